@@ -1,0 +1,30 @@
+//! What an offer *is*: the `ServiceOffer` spec and status, prices and amounts, networks and
+//! assets, names and paths, and the rules that all of them obey.
+//!
+//! This crate is pure. It knows no files, sockets or clocks; whoever needs "now" passes it in.
+//! The same types serve the parser of `values-offer.yaml`, the command line, the standalone node
+//! and (later) the custom resource, so a rule is written once.
+//!
+//! The way of a value through the crate: [`OfferSpec`] (as written, all strings) →
+//! [`Offer::validate`] → [`Offer`] (typed, cannot be wrong) or a list of [`Violation`]s that name
+//! the field, the rule and the fix.
+
+mod amount;
+mod name;
+mod network;
+mod path;
+mod rules;
+mod spec;
+mod status;
+
+pub use alloy_primitives::{Address, B256, U256};
+pub use amount::{Amount, AmountError, Price, PriceError};
+pub use name::{Hostname, NameError, OfferName};
+pub use network::{Asset, Network, SANDBOX, TransferMethod, networks};
+pub use path::{CanonicalPath, PathError};
+pub use rules::{DEFAULT_MAX_TIMEOUT_SECONDS, Offer, RESERVED_PATHS, Route, Terms, Upstream, Violation, find_collisions};
+pub use spec::{
+    AssetSpec, Gate, HostUpstream, LimitsSpec, OfferKind, OfferSpec, PaymentSpec, PriceSpec, RegistrationSpec, RouteSpec, Scheme,
+    UpstreamSpec,
+};
+pub use status::{Condition, ConditionKind, ConditionStatus, OfferStatus};

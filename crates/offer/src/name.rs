@@ -1,0 +1,134 @@
+//! Bounded names: what may be called what, and why.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+/// An offer's name: a DNS label (RFC 1123) of at most 53 characters.
+///
+/// 53 is helm's bound on release names, and the release is called like the offer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OfferName(String);
+
+/// A lower-case DNS host name without port, at most 253 characters.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Hostname(String);
+
+/// Why a string is not a name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Empty.
+    #[error("a name may not be empty")]
+    Empty,
+    /// Longer than the bound.
+    #[error("a name has at most {0} characters")]
+    TooLong(usize),
+    /// A character outside the alphabet, or `-` at an end of a label.
+    #[error("a name has only a-z, 0-9 and `-`, and starts and ends with a letter or digit")]
+    BadCharacter,
+}
+
+fn check_label(label: &str) -> Result<(), NameError> {
+    let ok = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let bytes = label.as_bytes();
+    match (bytes.first(), bytes.last()) {
+        (Some(first), Some(last)) if ok(*first) && ok(*last) && bytes.iter().all(|b| ok(*b) || *b == b'-') => Ok(()),
+        (None, _) => Err(NameError::Empty),
+        _ => Err(NameError::BadCharacter),
+    }
+}
+
+impl OfferName {
+    /// Longest name, in characters.
+    pub const MAX: usize = 53;
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for OfferName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.len() > Self::MAX {
+            return Err(NameError::TooLong(Self::MAX));
+        }
+        check_label(text).map(|()| Self(text.to_owned()))
+    }
+}
+
+impl Hostname {
+    /// The host name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Hostname {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.len() > 253 {
+            return Err(NameError::TooLong(253));
+        }
+        for label in text.split('.') {
+            if label.len() > 63 {
+                return Err(NameError::TooLong(63));
+            }
+            check_label(label)?;
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+macro_rules! text_type {
+    ($name:ty) => {
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+            }
+        }
+    };
+}
+text_type!(OfferName);
+text_type!(Hostname);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_dns_labels_within_helms_bound() {
+        for good in ["a", "weather", "gpt-4", "0x", &"a".repeat(53)] {
+            assert!(good.parse::<OfferName>().is_ok(), "{good}");
+        }
+        for bad in ["", "-a", "a-", "A", "a_b", "a.b", "ä", "../x", "a/b", &"a".repeat(54)] {
+            assert!(bad.parse::<OfferName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn host_names_have_no_port_or_capitals() {
+        assert!("api.example.com".parse::<Hostname>().is_ok());
+        for bad in ["", "a..b", "Api.example.com", "a:80", "*.example.com", "a.", &"a.".repeat(200)] {
+            assert!(bad.parse::<Hostname>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! From offers to what is served: the route table, conditions and discovery documents. Pure: the
+//! same core is fed from files on the standalone backend and from the API server in a cluster.
+
+mod table;
+
+pub use table::{Document, Entry, RouteTable};
