@@ -3,4 +3,4 @@
 
 mod table;
 
-pub use table::{Document, Entry, RouteTable};
+pub use table::{Document, Entry, RouteTable, RouteTableBuilder};

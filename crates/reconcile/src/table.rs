@@ -1,13 +1,18 @@
 //! The route table: what answers a request, found by host and longest path prefix.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    borrow::Borrow,
+    collections::HashMap,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
-use obol_offer::{CanonicalPath, Offer};
-use obol_x402::Quote;
+use obol_offer::{CanonicalPath, Offer, Terms};
+use obol_x402::{Quote, QuoteInfo};
 use time::OffsetDateTime;
 
 /// One place that buyers can reach.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Entry {
     /// The offer it belongs to.
     pub offer: Arc<Offer>,
@@ -21,8 +26,42 @@ pub struct Entry {
     pub previous: Option<(Quote, OffsetDateTime)>,
 }
 
+impl Entry {
+    /// The entries of one offer: its base first (with everything below it), then its exceptions.
+    /// A route `/*` of the offer takes the base's place.
+    pub fn of_offer(offer: &Arc<Offer>) -> Vec<Arc<Self>> {
+        let at = |path: &CanonicalPath, subtree, terms: &[Terms]| {
+            let quote = (!terms.is_empty()).then(|| Quote::new(terms.to_vec(), quote_info(offer)));
+            Arc::new(Self { offer: offer.clone(), path: path.clone(), subtree, quote, previous: None })
+        };
+        let is_base = |route: &&obol_offer::Route| route.subtree && route.path == offer.path;
+        let base = offer.routes.iter().find(is_base).map_or(&offer.payments, |route| &route.payments);
+        let exceptions = offer.routes.iter().filter(|route| !is_base(route));
+        std::iter::once(at(&offer.path, true, base)).chain(exceptions.map(|r| at(&r.path, r.subtree, &r.payments))).collect()
+    }
+
+    /// Host it answers on; any when absent.
+    pub fn host(&self) -> Option<&str> {
+        self.offer.hostname.as_ref().map(AsRef::as_ref)
+    }
+
+    /// The path as a key: the root is empty, so that prefixes of a request are its own slices.
+    fn key(&self) -> &str {
+        self.path.as_str().trim_end_matches('/')
+    }
+}
+
+fn quote_info(offer: &Offer) -> QuoteInfo {
+    let told = &offer.registration;
+    QuoteInfo {
+        description: told.description.clone().unwrap_or_default(),
+        mime_type: told.mime_type.clone().unwrap_or_default(),
+        service_name: told.name.clone().unwrap_or_else(|| offer.name.to_string()),
+    }
+}
+
 /// A prepared public document, e.g. `/api/services.json`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
     /// Media type.
     pub content_type: &'static str,
@@ -30,23 +69,150 @@ pub struct Document {
     pub body: Arc<[u8]>,
 }
 
-/// Immutable; replaced as a whole when an offer changes.
+/// Immutable; replaced as a whole when an offer changes. Entries are shared between versions.
 #[derive(Debug, Default)]
 pub struct RouteTable {
-    entries: HashMap<Option<String>, HashMap<String, Vec<Arc<Entry>>>>,
-    documents: HashMap<String, Document>,
+    any_host: Places,
+    hosts: HashMap<Box<str>, Places>,
+    documents: HashMap<Box<str>, Document>,
+    entries: usize,
+}
+
+/// The places of one host.
+#[derive(Debug, Default)]
+struct Places {
+    slots: HashMap<Key, Slot>,
+    /// Segments of the deepest place: a request's further segments are never looked at, so the
+    /// work per request is bounded by what is sold and not by what is asked.
+    depth: usize,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    exact: Option<Arc<Entry>>,
+    subtree: Option<Arc<Entry>>,
+}
+
+/// A path borrowed from its entry, so that ten thousand keys cost no allocation on a rebuild.
+#[derive(Debug)]
+struct Key(Arc<Entry>);
+
+impl Borrow<str> for Key {
+    fn borrow(&self) -> &str {
+        self.0.key()
+    }
+}
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.key().hash(state);
+    }
+}
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key() == other.0.key()
+    }
+}
+impl Eq for Key {}
+
+impl Places {
+    /// Whether the place was free.
+    fn insert(&mut self, entry: Arc<Entry>) -> bool {
+        self.depth = self.depth.max(entry.key().matches('/').count());
+        let slot = self.slots.entry(Key(entry.clone())).or_default();
+        let place = if entry.subtree { &mut slot.subtree } else { &mut slot.exact };
+        let free = place.is_none();
+        place.get_or_insert(entry);
+        free
+    }
+
+    fn find(&self, path: &str) -> Option<&Arc<Entry>> {
+        if self.slots.is_empty() {
+            return None;
+        }
+        let whole = path.strip_suffix('/').unwrap_or(path);
+        let mut prefix = match whole.match_indices('/').nth(self.depth) {
+            Some((end, _)) => whole.get(..end)?,
+            None => whole,
+        };
+        loop {
+            if let Some(slot) = self.slots.get(prefix) {
+                let exact = slot.exact.as_ref().filter(|entry| entry.path.as_str() == path);
+                if let Some(entry) = exact.or(slot.subtree.as_ref()) {
+                    return Some(entry);
+                }
+            }
+            prefix = prefix.get(..prefix.rfind('/')?)?;
+        }
+    }
 }
 
 impl RouteTable {
+    /// An empty table to fill.
+    pub fn builder() -> RouteTableBuilder {
+        RouteTableBuilder::default()
+    }
+
     /// The entry for a request: its own host before any host, longest path first. `host` is lower
     /// case, without port.
     pub fn find(&self, host: Option<&str>, path: &CanonicalPath) -> Option<&Arc<Entry>> {
-        let _ = (host, path, &self.entries);
-        todo!()
+        let own = host.filter(|_| !self.hosts.is_empty()).and_then(|host| self.hosts.get(host));
+        own.and_then(|places| places.find(path.as_str())).or_else(|| self.any_host.find(path.as_str()))
     }
 
     /// The public document at exactly this path.
     pub fn document(&self, path: &str) -> Option<&Document> {
         self.documents.get(path)
     }
+
+    /// How many entries it has.
+    pub fn len(&self) -> usize {
+        self.entries
+    }
+
+    /// Whether nothing is sold.
+    pub fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
 }
+
+/// Fills a [`RouteTable`].
+#[derive(Debug, Default)]
+pub struct RouteTableBuilder {
+    table: RouteTable,
+}
+
+impl RouteTableBuilder {
+    /// Adds an entry. Who comes first keeps the place; says whether the place was free.
+    pub fn insert(&mut self, entry: Arc<Entry>) -> bool {
+        let places = match entry.host() {
+            None => &mut self.table.any_host,
+            Some(host) => self.table.hosts.entry(host.into()).or_default(),
+        };
+        let free = places.insert(entry);
+        self.table.entries += usize::from(free);
+        free
+    }
+
+    /// Adds all entries of an offer.
+    pub fn offer(&mut self, offer: &Arc<Offer>) -> &mut Self {
+        for entry in Entry::of_offer(offer) {
+            self.insert(entry);
+        }
+        self
+    }
+
+    /// Adds a public document at an exact path.
+    pub fn document(&mut self, path: &str, document: Document) -> &mut Self {
+        self.table.documents.insert(path.into(), document);
+        self
+    }
+
+    /// The finished table.
+    pub fn build(self) -> RouteTable {
+        self.table
+    }
+}
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;
