@@ -1,6 +1,22 @@
-//! From payment headers to a [`Payment`]: size, base64, JSON, version. Nothing is believed yet.
+//! From payment headers to a [`Payment`]: size, base64, JSON, version, shape. Nothing is believed
+//! yet: that these numbers are ours is [`crate::match_payment`]'s question.
 
+use base64::{
+    Engine as _, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
 use serde_json::value::RawValue;
+
+use crate::{claim::Claim, quote::truncate};
+
+/// Longest payment header in bytes.
+pub const MAX_HEADER_BYTES: usize = 16 * 1024;
+/// Deepest nesting of a payment's JSON; real ones have 4 to 8 levels.
+const MAX_DEPTH: usize = 32;
+
+const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
+const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
 /// Protocol version of a payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -12,6 +28,16 @@ pub enum Version {
     V2,
 }
 
+impl Version {
+    /// `x402Version` on the wire.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::V1 => 1,
+            Self::V2 => 2,
+        }
+    }
+}
+
 /// The raw payment headers of a request; every repetition of a header is listed.
 #[derive(Clone, Debug, Default)]
 pub struct PaymentHeaders<'a> {
@@ -21,13 +47,16 @@ pub struct PaymentHeaders<'a> {
     pub v1: Vec<&'a [u8]>,
 }
 
-/// A decoded payment. `raw` is the buyer's JSON byte for byte, for the facilitator.
+/// A decoded payment, made by [`decode`] only. `raw` is the buyer's JSON byte for byte, for the
+/// facilitator.
 #[derive(Clone, Debug)]
 pub struct Payment {
-    /// Version by header, which the JSON must confirm.
+    /// Version by the JSON, which the header does not contradict.
     pub version: Version,
     /// The buyer's JSON object, unknown fields included.
     pub raw: Box<RawValue>,
+    /// What the JSON says.
+    pub(crate) claim: Claim,
 }
 
 /// Why payment headers are not a payment. Answered with 400; [`DecodeError::code`] is stable.
@@ -62,13 +91,78 @@ impl DecodeError {
             Self::Version(_) => "payment_version",
         }
     }
+
+    pub(crate) fn malformed(why: impl std::fmt::Display) -> Self {
+        // Parsers quote the input, which is the buyer's and may be long.
+        Self::NotAPayment(truncate(&why.to_string(), 160).to_owned())
+    }
 }
 
 /// Decodes the payment of a request; `None` when it carries none.
 ///
+/// `X-PAYMENT` may carry either version, since some v2 clients still use the old name;
+/// `PAYMENT-SIGNATURE` carries version 2 only. Base64 is taken with or without padding and in the
+/// URL-safe alphabet too.
+///
 /// # Errors
 /// [`DecodeError`] when there is a payment header that is no payment.
 pub fn decode(headers: &PaymentHeaders<'_>) -> Result<Option<Payment>, DecodeError> {
-    let _ = headers;
-    todo!()
+    let (value, newest_only) = match (headers.v2.as_slice(), headers.v1.as_slice()) {
+        ([], []) => return Ok(None),
+        ([value], []) => (*value, true),
+        ([], [value]) => (*value, false),
+        _ => return Err(DecodeError::Repeated),
+    };
+    if value.len() > MAX_HEADER_BYTES {
+        return Err(DecodeError::TooLong);
+    }
+    let text = String::from_utf8(from_base64(value).ok_or(DecodeError::NotBase64)?).map_err(|_| DecodeError::malformed("not UTF-8"))?;
+    if depth(&text) > MAX_DEPTH {
+        return Err(DecodeError::malformed(format_args!("nested deeper than {MAX_DEPTH} levels")));
+    }
+    let version = match version_of(&text)? {
+        1 if !newest_only => Version::V1,
+        2 => Version::V2,
+        other => return Err(DecodeError::Version(other)),
+    };
+    let claim = Claim::parse(&text, version)?;
+    let raw = RawValue::from_string(text).map_err(DecodeError::malformed)?;
+    Ok(Some(Payment { version, raw, claim }))
 }
+
+/// Base64 in either alphabet, padded or not.
+pub(crate) fn from_base64(text: &[u8]) -> Option<Vec<u8>> {
+    let url_safe = text.iter().any(|b| matches!(b, b'-' | b'_'));
+    let engine = if url_safe { &URL_SAFE } else { &STANDARD };
+    engine.decode(text).ok()
+}
+
+fn version_of(text: &str) -> Result<u64, DecodeError> {
+    #[derive(serde::Deserialize)]
+    struct Versioned {
+        #[serde(rename = "x402Version")]
+        version: u64,
+    }
+    serde_json::from_str::<Versioned>(text).map(|v| v.version).map_err(DecodeError::malformed)
+}
+
+/// Deepest nesting of JSON text, without recursion. Garbage gives a number too.
+fn depth(text: &str) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => depth += 1,
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
+}
+
+#[cfg(test)]
+#[path = "decode_tests.rs"]
+mod tests;

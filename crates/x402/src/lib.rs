@@ -4,12 +4,17 @@
 //! Pure: no sockets, no storage, no clock; "now" is an argument in Unix seconds.
 //! Sources: x402 specification v1 and v2, EIP-712, ERC-3009.
 
-pub mod eip3009;
+mod claim;
 mod decode;
+pub mod eip3009;
 mod matching;
 mod quote;
+mod receipt;
+mod received;
 pub mod wire;
 
-pub use decode::{DecodeError, Payment, PaymentHeaders, Version, decode};
-pub use matching::{Authorization, LocalCheck, MatchedPayment, Mismatch, ReplayKey, match_payment};
-pub use quote::{Challenge, Quote, QuoteInfo};
+pub use decode::{DecodeError, MAX_HEADER_BYTES, Payment, PaymentHeaders, Version, decode};
+pub use matching::{Authorization, LocalCheck, MAX_VALIDITY, MIN_VALIDITY_LEFT, MatchedPayment, Mismatch, ReplayKey, match_payment};
+pub use quote::{Challenge, MAX_ERROR_CHARS, Quote, QuoteInfo};
+pub use receipt::Receipt;
+pub use received::{NotPayable, Offered, Received, ReceivedError};

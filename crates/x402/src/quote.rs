@@ -1,6 +1,14 @@
 //! The price of a route, prepared once so that a challenge is a copy and not a computation.
 
-use obol_offer::Terms;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use obol_offer::{Terms, TransferMethod};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::{
+    Version,
+    wire::{PaymentRequired, Requirements, RequirementsV1, ResourceInfo},
+};
 
 /// What buyers are told besides the price.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -9,30 +17,46 @@ pub struct QuoteInfo {
     pub description: String,
     /// Media type of the answer; empty when unknown.
     pub mime_type: String,
-    /// Name of the service.
+    /// Name of the service; told to buyers if it is 1 to 32 printable ASCII characters.
     pub service_name: String,
 }
+
+/// Longest error text of a challenge, in characters: headers above some KiB are dropped on the way.
+pub const MAX_ERROR_CHARS: usize = 200;
 
 /// The terms of one route with both wire forms prepared.
 #[derive(Clone, Debug)]
 pub struct Quote {
     terms: Vec<Terms>,
     info: QuoteInfo,
+    /// v2 requirements as JSON, one per terms.
+    v2: Vec<Box<str>>,
+    /// Base64 of the v2 challenge from behind the resource's URL to the end.
+    v2_tail: Box<str>,
+    /// v1 requirements as JSON before and behind the resource's URL, one per terms; `None` where
+    /// v1 has no name for the network.
+    v1: Vec<Option<(Box<str>, Box<str>)>>,
 }
 
-/// One `402` for clients of both versions.
+/// One `402` for clients of both versions. Both strings turn into a `HeaderValue` and `Bytes`
+/// without a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Challenge {
     /// Value of `PAYMENT-REQUIRED`: base64 of the v2 JSON.
     pub header: String,
-    /// Body: the v1 JSON.
+    /// Body: the v1 JSON. Its `accepts` is empty when v1 knows none of the networks.
     pub body: String,
 }
 
 impl Quote {
     /// Prepares the challenge of a route.
     pub fn new(terms: Vec<Terms>, info: QuoteInfo) -> Self {
-        Self { terms, info }
+        let requirements: Vec<Requirements> = terms.iter().map(requirements_v2).collect();
+        let v2 = requirements.iter().map(|r| json(r).into()).collect();
+        let challenge = json(&PaymentRequired { x402_version: 2, error: None, resource: resource(&info), accepts: requirements });
+        let (_, tail) = challenge.split_once(r#""url":"""#).unwrap_or_default();
+        let v1 = terms.iter().map(|terms| split_v1(terms, &info)).collect();
+        Self { v2, v2_tail: STANDARD.encode(tail).into(), v1, terms, info }
     }
 
     /// The accepted payments, in the seller's order.
@@ -45,9 +69,129 @@ impl Quote {
         &self.info
     }
 
-    /// The challenge for one URL. `error` says why a payment is asked for (again).
+    /// The challenge for one URL. `error` says why a payment is asked for (again); it is cut to
+    /// [`MAX_ERROR_CHARS`] and left out when empty.
     pub fn challenge(&self, resource_url: &str, error: &str) -> Challenge {
-        let _ = (resource_url, error);
-        todo!()
+        let url = json(resource_url);
+        let error = match error {
+            "" => String::new(),
+            error => format!(r#""error":{},"#, json(truncate(error, MAX_ERROR_CHARS))),
+        };
+        Challenge { header: self.header_v2(&url, &error), body: self.body_v1(&url, &error) }
+    }
+
+    /// The same requirements as in the challenge, as JSON for a facilitator; `None` when the
+    /// version cannot express these terms.
+    pub(crate) fn requirements(&self, index: usize, version: Version, resource_url: &str) -> Option<String> {
+        match version {
+            Version::V2 => self.v2.get(index).map(|json| json.to_string()),
+            Version::V1 => self.v1.get(index)?.as_ref().map(|(head, tail)| [head, json(resource_url).as_str(), tail].concat()),
+        }
+    }
+
+    /// Whether v1 clients can meet the terms at `index`.
+    pub(crate) fn in_v1(&self, index: usize) -> bool {
+        self.v1.get(index).is_some_and(Option::is_some)
+    }
+
+    fn header_v2(&self, url: &str, error: &str) -> String {
+        let mut head = String::with_capacity(48 + error.len() + url.len());
+        for part in [r#"{"x402Version":2,"#, error, r#""resource":{"url":"#, url] {
+            head.push_str(part);
+        }
+        // Base64 takes three bytes at a time: spaces, which mean nothing here in JSON, bring the
+        // head to such a border, so that the prepared tail fits behind every head.
+        while !head.len().is_multiple_of(3) {
+            head.push(' ');
+        }
+        let mut header = String::with_capacity(head.len() / 3 * 4 + self.v2_tail.len());
+        STANDARD.encode_string(&head, &mut header);
+        header.push_str(&self.v2_tail);
+        header
+    }
+
+    fn body_v1(&self, url: &str, error: &str) -> String {
+        let entries: usize = self.v1.iter().flatten().map(|(head, tail)| head.len() + url.len() + tail.len() + 1).sum();
+        let mut body = String::with_capacity(40 + error.len() + entries);
+        for part in [r#"{"x402Version":1,"#, error, r#""accepts":["#] {
+            body.push_str(part);
+        }
+        for (i, (head, tail)) in self.v1.iter().flatten().enumerate() {
+            for part in [if i > 0 { "," } else { "" }, head, url, tail] {
+                body.push_str(part);
+            }
+        }
+        body.push_str("]}");
+        body
     }
 }
+
+fn resource(info: &QuoteInfo) -> ResourceInfo {
+    let given = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let printable = |name: &String| name.len() <= 32 && name.bytes().all(|b| (b' '..=b'~').contains(&b));
+    ResourceInfo {
+        url: String::new(),
+        description: given(&info.description),
+        mime_type: given(&info.mime_type),
+        service_name: given(&info.service_name).filter(printable),
+    }
+}
+
+fn requirements_v2(terms: &Terms) -> Requirements {
+    Requirements {
+        scheme: "exact".to_owned(),
+        network: terms.network.caip2(),
+        amount: terms.amount,
+        asset: terms.asset.address.to_string(),
+        pay_to: terms.pay_to.to_string(),
+        max_timeout_seconds: terms.max_timeout_seconds.into(),
+        extra: Some(extra(terms)),
+    }
+}
+
+/// v1 knows neither every network nor any transfer method but ERC-3009.
+fn split_v1(terms: &Terms, info: &QuoteInfo) -> Option<(Box<str>, Box<str>)> {
+    if !terms.network.in_v1 || terms.asset.transfer_method != TransferMethod::Eip3009 {
+        return None;
+    }
+    let whole = json(&RequirementsV1 {
+        scheme: "exact".to_owned(),
+        network: terms.network.name.to_owned(),
+        max_amount_required: terms.amount,
+        resource: String::new(),
+        description: info.description.clone(),
+        mime_type: info.mime_type.clone(),
+        pay_to: terms.pay_to.to_string(),
+        max_timeout_seconds: terms.max_timeout_seconds.into(),
+        asset: terms.asset.address.to_string(),
+        extra: Some(extra(terms)),
+    });
+    let (head, tail) = whole.split_once(r#""resource":"""#)?;
+    Some((format!(r#"{head}"resource":"#).into(), tail.into()))
+}
+
+/// What a payer must know of the token's EIP-712 domain. The transfer method is named only where
+/// it is not the default.
+pub(crate) fn extra(terms: &Terms) -> Map<String, Value> {
+    let mut extra = Map::new();
+    extra.insert("name".to_owned(), terms.asset.domain_name.clone().into());
+    extra.insert("version".to_owned(), terms.asset.domain_version.clone().into());
+    if terms.asset.transfer_method == TransferMethod::Permit2 {
+        extra.insert("assetTransferMethod".to_owned(), "permit2".into());
+    }
+    extra
+}
+
+/// JSON of our own types, which have string keys only and therefore always serialise.
+pub(crate) fn json<T: Serialize + ?Sized>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// The first `chars` characters.
+pub(crate) fn truncate(text: &str, chars: usize) -> &str {
+    text.char_indices().nth(chars).and_then(|(end, _)| text.get(..end)).unwrap_or(text)
+}
+
+#[cfg(test)]
+#[path = "quote_tests.rs"]
+mod tests;
