@@ -1,32 +1,46 @@
 //! The control socket: how the command line talks to a running node. HTTP/1.1 with JSON bodies
 //! over a Unix socket that only its owner can open.
 
+mod client;
+
+pub use client::{Client, ControlError};
 use obol_offer::{OfferKind, OfferName, OfferStatus};
 use obol_stackdir::Diagnostic;
 use serde::{Deserialize, Serialize};
 
+/// File name of the socket in the state directory.
+pub(crate) const SOCKET: &str = "control.sock";
+
 /// Answer to `GET /v1/status`: the whole node.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeStatus {
     /// Product version.
     pub version: String,
     /// Process id, for people; nothing depends on it.
     pub pid: u32,
+    /// The stack directory that is served.
+    pub config: String,
+    /// Since when it runs (RFC 3339).
+    pub started: String,
     /// Public listen address.
     pub listen: String,
     /// Admin listen address (health and metrics).
     pub admin: String,
     /// Whether requests are served.
     pub ready: bool,
+    /// What does not stop the node, but its owner should know.
+    pub warnings: Vec<String>,
     /// Every slice of the tree, by name.
     pub offers: Vec<OfferView>,
+    /// What is wrong with files that are no slice, e.g. `stack.yaml`.
+    pub diagnostics: Vec<Diagnostic>,
     /// Slices that this backend cannot run, e.g. `infrastructure` (reason `NeedsCluster`).
     pub skipped: Vec<Skipped>,
 }
 
 /// One offer as the node sees it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OfferView {
     /// Name.
@@ -48,10 +62,54 @@ pub struct OfferView {
 }
 
 /// A slice that was left out, visibly.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     /// Folder, relative to the stack directory.
     pub path: String,
     /// One CamelCase word.
     pub reason: String,
+}
+
+/// Body of `POST /v1/sync`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SyncRequest {
+    /// The slice to run the pass for; all of them when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<OfferName>,
+}
+
+/// Answer to `POST /v1/sync`, after publication.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SyncResult {
+    /// The offers that were asked for, as they are now; none if the slice is gone.
+    pub offers: Vec<OfferView>,
+}
+
+/// Answer to `GET /v1/sandbox/balance/{address}` and `POST /v1/sandbox/mint`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxBalance {
+    /// Whose.
+    pub address: obol_offer::Address,
+    /// Atomic units of play money.
+    pub balance: obol_offer::Amount,
+}
+
+/// Body of `POST /v1/sandbox/mint`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MintRequest {
+    /// Who receives.
+    pub address: obol_offer::Address,
+    /// Atomic units of play money.
+    pub amount: obol_offer::Amount,
+}
+
+/// Body of every answer that is not a success.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Stable identifier.
+    pub code: String,
+    /// A sentence.
+    pub message: String,
 }

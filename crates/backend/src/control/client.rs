@@ -1,0 +1,195 @@
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use obol_offer::{Address, Amount, OfferName};
+use obol_reconcile::{PlanItem, PlannedChange};
+use obol_stackdir::Dirs;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::net::UnixStream;
+
+use super::{MintRequest, NodeStatus, OfferView, Problem, SOCKET, SandboxBalance, SyncRequest, SyncResult};
+
+/// Largest answer we read: ten thousand offers fit many times over.
+const MAX_ANSWER: usize = 256 * 1024 * 1024;
+
+/// A way to the node of one set of directories. Every call makes a connection of its own, so a
+/// client stays good over a restart of the node.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+/// Why the node could not be asked, or what it refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// No node runs on these directories.
+    #[error("no node is running (nothing listens on {0})")]
+    NotRunning(PathBuf),
+    /// The socket is there, and we may not open it.
+    #[error("{path} cannot be opened: {source}")]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The node went away in the middle of an answer.
+    #[error("the node did not finish its answer: {0}")]
+    Broken(String),
+    /// The answer is not what this version of obol understands.
+    #[error("the node's answer is not understood: {0}")]
+    Answer(String),
+    /// The node refused.
+    #[error("{}", .0.message)]
+    Refused(Problem),
+}
+
+impl ControlError {
+    /// Stable identifier; the node's own for a refusal.
+    pub fn code(&self) -> &str {
+        match self {
+            Self::NotRunning(_) => "not_running",
+            Self::Connect { .. } => "control_connect",
+            Self::Broken(_) => "control_broken",
+            Self::Answer(_) => "control_answer",
+            Self::Refused(problem) => &problem.code,
+        }
+    }
+
+    /// Whether the reason is that no node runs.
+    pub const fn is_not_running(&self) -> bool {
+        matches!(self, Self::NotRunning(_))
+    }
+}
+
+impl Client {
+    /// Finds the node of these directories.
+    ///
+    /// # Errors
+    /// [`ControlError::NotRunning`] when there is none, [`ControlError::Connect`] when its socket
+    /// cannot be opened.
+    pub async fn connect(dirs: &Dirs) -> Result<Self, ControlError> {
+        let client = Self { socket: dirs.state.join(SOCKET) };
+        client.open().await.map(|_| client)
+    }
+
+    /// The whole node.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn status(&self) -> Result<NodeStatus, ControlError> {
+        self.get("/v1/status").await
+    }
+
+    /// Runs the pass now for one slice or for all, and answers after publication.
+    ///
+    /// # Errors
+    /// [`ControlError`]. A broken slice is no error: its view says so.
+    pub async fn sync(&self, name: Option<&OfferName>) -> Result<Vec<OfferView>, ControlError> {
+        let answer: SyncResult = self.post("/v1/sync", &SyncRequest { name: name.cloned() }).await?;
+        Ok(answer.offers)
+    }
+
+    /// One offer.
+    ///
+    /// # Errors
+    /// [`ControlError::Refused`] with code `offer_unknown` when there is no such slice.
+    pub async fn offer(&self, name: &OfferName) -> Result<OfferView, ControlError> {
+        self.get(&format!("/v1/offers/{name}")).await
+    }
+
+    /// What a pass would change now: the files against what is served.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn plan(&self) -> Result<Vec<PlannedChange>, ControlError> {
+        self.get("/v1/plan").await
+    }
+
+    /// The specs that are served, for a plan of the caller's own.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn observed(&self) -> Result<Vec<PlanItem>, ControlError> {
+        self.get("/v1/observed").await
+    }
+
+    /// Asks the node to finish what it has begun and to end.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn shutdown(&self) -> Result<(), ControlError> {
+        self.post::<_, serde::de::IgnoredAny>("/v1/shutdown", &serde_json::json!({})).await.map(|_| ())
+    }
+
+    /// Play money of an address in the node's sandbox.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn sandbox_balance(&self, address: Address) -> Result<Amount, ControlError> {
+        let answer: SandboxBalance = self.get(&format!("/v1/sandbox/balance/{address}")).await?;
+        Ok(answer.balance)
+    }
+
+    /// Makes play money out of nothing and returns the new balance.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn sandbox_mint(&self, address: Address, amount: Amount) -> Result<Amount, ControlError> {
+        let answer: SandboxBalance = self.post("/v1/sandbox/mint", &MintRequest { address, amount }).await?;
+        Ok(answer.balance)
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    async fn open(&self) -> Result<UnixStream, ControlError> {
+        UnixStream::connect(&self.socket).await.map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => ControlError::NotRunning(self.socket.clone()),
+            _ => ControlError::Connect { path: self.socket.clone(), source },
+        })
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ControlError> {
+        self.call(Method::GET, path, Bytes::new()).await
+    }
+
+    async fn post<B: Serialize + Sync, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, ControlError> {
+        let body = serde_json::to_vec(body).map_err(|e| ControlError::Answer(e.to_string()))?;
+        self.call(Method::POST, path, body.into()).await
+    }
+
+    async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, ControlError> {
+        let broken = |e: &dyn std::fmt::Display| ControlError::Broken(e.to_string());
+        let stream = TokioIo::new(self.open().await?);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.map_err(|e| broken(&e))?;
+        let connection = tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "obol")
+            .header("content-type", "application/json")
+            .header("connection", "close")
+            .body(Full::new(body))
+            .map_err(|e| broken(&e))?;
+        let answer = sender.send_request(request).await.map_err(|e| broken(&e))?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|e| broken(&e))?.to_bytes();
+        connection.abort();
+        decode(status, &body)
+    }
+}
+
+fn decode<T: DeserializeOwned>(status: StatusCode, body: &[u8]) -> Result<T, ControlError> {
+    let not_understood = |e: serde_json::Error| ControlError::Answer(e.to_string());
+    if status.is_success() {
+        return serde_json::from_slice(body).map_err(not_understood);
+    }
+    Err(ControlError::Refused(serde_json::from_slice(body).map_err(not_understood)?))
+}
