@@ -17,7 +17,7 @@ pub struct Dirs {
 }
 
 /// Something wrong in a file, for people and for machines.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Diagnostic {
     /// File, relative to the stack directory.
     pub file: PathBuf,
