@@ -94,6 +94,12 @@ impl Chain {
         self.transactions.get(hash)
     }
 
+    /// Places code at an address, as a deployed contract would have it.
+    #[cfg(test)]
+    pub fn etch(&mut self, address: Address, code: Bytes) {
+        self.db.insert_account_info(address, AccountInfo::default().with_code(Bytecode::new_raw(code)));
+    }
+
     fn execute(&self, input: Bytes, timestamp: u64) -> Result<(Bytes, Vec<alloy_primitives::Log>, EvmState), SandboxError> {
         let evm_error = |cause: String| SandboxError::Evm { cause };
         let mut evm = Context::mainnet()

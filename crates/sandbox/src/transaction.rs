@@ -42,10 +42,7 @@ impl Relayer {
     pub fn new() -> Result<Self, SandboxError> {
         let seed = keccak256("obol sandbox relayer");
         let key = SecretKey::from_byte_array(seed.0).map_err(|cause| SandboxError::Evm { cause: cause.to_string() })?;
-        let secp = Secp256k1::signing_only();
-        let public = key.public_key(&secp).serialize_uncompressed();
-        let address = Address::from_raw_public_key(public.get(1..).unwrap_or_default());
-        Ok(Self { secp, key, address })
+        Ok(Self { secp: Secp256k1::signing_only(), key, address: obol_x402::eip3009::address_of(&key) })
     }
 
     /// A signed call of `to`. The signature is deterministic (RFC 6979), and so is the hash.
@@ -70,24 +67,21 @@ fn rlp_list(call: &[&dyn Encodable; 6], tail: [&dyn Encodable; 3]) -> Vec<u8> {
     bytes
 }
 
+/// Who signed a legacy EIP-155 transaction: the other direction, written for tests.
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub fn recover_sender(raw: &[u8]) -> Option<Address> {
+    use secp256k1::ecdsa::RecoverableSignature;
 
-    /// The worked example of EIP-155, with its own key.
-    #[test]
-    fn encoding_and_signature_are_those_of_eip_155() {
-        let key = SecretKey::from_byte_array([0x46; 32]).unwrap();
-        let relayer = Relayer { secp: Secp256k1::signing_only(), key, address: Address::ZERO };
-        let (_, raw) = relayer.sign(1, 9, Address::repeat_byte(0x35), &Bytes::new());
-        let mut fields = alloy_rlp::Rlp::new(&raw).unwrap();
-        assert_eq!(fields.get_next::<u64>().unwrap(), Some(9));
-        assert_eq!(fields.get_next::<u64>().unwrap(), Some(0));
-        assert_eq!(fields.get_next::<u64>().unwrap(), Some(GAS_LIMIT));
-        assert_eq!(fields.get_next::<Address>().unwrap(), Some(Address::repeat_byte(0x35)));
-        assert_eq!(fields.get_next::<U256>().unwrap(), Some(U256::ZERO));
-        assert_eq!(fields.get_next::<Bytes>().unwrap(), Some(Bytes::new()));
-        let v = fields.get_next::<u64>().unwrap().unwrap();
-        assert!(v == 37 || v == 38, "{v}");
-    }
+    let mut fields = alloy_rlp::Rlp::new(raw).ok()?;
+    let call = (fields.get_next::<u64>().ok()??, fields.get_next::<u64>().ok()??, fields.get_next::<u64>().ok()??);
+    let (to, value, input) = (fields.get_next::<Address>().ok()??, fields.get_next::<U256>().ok()??, fields.get_next::<Bytes>().ok()??);
+    let v = fields.get_next::<u64>().ok()??;
+    let (r, s) = (fields.get_next::<U256>().ok()??, fields.get_next::<U256>().ok()??);
+    let chain_id = (v - 35) / 2;
+    let unsigned = rlp_list(&[&call.0, &call.1, &call.2, &to, &value, &input], [&chain_id, &0_u64, &0_u64]);
+    let compact = [r.to_be_bytes::<32>(), s.to_be_bytes::<32>()].concat();
+    let id = i32::try_from((v - 35) % 2).ok()?.try_into().ok()?;
+    let signature = RecoverableSignature::from_compact(&compact, id).ok()?;
+    let public = Secp256k1::new().recover_ecdsa(Message::from_digest(keccak256(unsigned).0), &signature).ok()?;
+    Some(Address::from_raw_public_key(&public.serialize_uncompressed()[1..]))
 }
