@@ -1,0 +1,85 @@
+//! The command line's surface: structs only, no behaviour.
+
+mod more;
+mod pay;
+mod sell;
+mod stack;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+pub use more::{CompletionsArgs, DiffArgs, QuickstartArgs, SandboxCommand, SchemaArgs, SchemaWhat};
+pub use pay::PayArgs;
+pub use sell::{DeleteArgs, EditArgs, ListArgs, SellCommand, SellHttpArgs, StartArgs, StatusArgs, StopArgs, TestArgs};
+pub use stack::{InitArgs, InstallServiceArgs, LogFormat, PurgeArgs, StackCommand, UpArgs};
+
+/// Sell an HTTP service per request over x402, from your own machine.
+#[derive(Debug, Parser)]
+#[command(
+    name = "obol",
+    version,
+    max_term_width = 100,
+    propagate_version = false,
+    disable_help_subcommand = true,
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  obol quickstart                                    see a paid request on this machine, no network needed
+  obol stack init --network base-sepolia --pay-to 0x…
+  obol sell http weather --upstream http://localhost:9000 --price 0.001
+  obol stack up
+
+Files: $OBOL_CONFIG_DIR, else $XDG_CONFIG_HOME/obol; data in $OBOL_DATA_DIR, state in $OBOL_STATE_DIR.
+Exit codes: 0 done, 1 failed, 2 wrong usage or refused value, 3 change pending, 4 node unreachable."
+)]
+pub struct Cli {
+    /// How results are printed
+    #[arg(long, short, global = true, value_enum, default_value_t, value_name = "FORMAT", help_heading = "Global options")]
+    pub output: Output,
+    /// Print results, warnings and errors only
+    #[arg(long, short, global = true, help_heading = "Global options")]
+    pub quiet: bool,
+    /// Log more of what happens
+    #[arg(long, short, global = true, help_heading = "Global options")]
+    pub verbose: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    #[default]
+    Table,
+    /// One JSON document
+    Json,
+    /// One YAML document
+    Yaml,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// From nothing to a paid request, without any network
+    Quickstart(QuickstartArgs),
+    /// Set up, run and inspect the node
+    #[command(subcommand)]
+    Stack(StackCommand),
+    /// Sell a service, and look after what you sell
+    #[command(subcommand)]
+    Sell(SellCommand),
+    /// Show what a pass would change
+    Diff(DiffArgs),
+    /// Do a paid request, like curl with a wallet
+    Pay(PayArgs),
+    /// Play money for trying things out
+    #[command(subcommand)]
+    Sandbox(SandboxCommand),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Print the JSON schema of values-offer.yaml, or the command tree
+    Schema(SchemaArgs),
+    /// Print the version
+    Version,
+}
