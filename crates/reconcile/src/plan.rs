@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use obol_offer::{OfferKind, OfferName};
+use obol_offer::{OfferKind, OfferName, OfferSpec};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -16,6 +16,14 @@ pub struct PlanItem {
     /// Its spec, as in `values-offer.yaml`. `null` on the side of the files means that the slice is
     /// broken, so the pass leaves alone whatever is served.
     pub spec: Value,
+}
+
+impl PlanItem {
+    /// An item from a spec; `None` for a broken slice.
+    pub fn new(name: &OfferName, kind: OfferKind, spec: Option<&OfferSpec>) -> Self {
+        let spec = spec.and_then(|spec| serde_json::to_value(spec).ok()).unwrap_or_default();
+        Self { name: name.clone(), kind, spec }
+    }
 }
 
 /// What the pass would do to one offer.

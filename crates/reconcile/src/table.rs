@@ -193,6 +193,13 @@ impl RouteTableBuilder {
         free
     }
 
+    /// Adds an exception, unless another offer has its base between this offer's base and the
+    /// exception: what is below an offer's base is that offer's own. Bases go in first.
+    pub fn insert_exception(&mut self, entry: Arc<Entry>) -> bool {
+        let owner = self.table.find(entry.host(), &entry.path);
+        owner.is_some_and(|owner| owner.offer.name == entry.offer.name) && self.insert(entry)
+    }
+
     /// Adds all entries of an offer.
     pub fn offer(&mut self, offer: &Arc<Offer>) -> &mut Self {
         for entry in Entry::of_offer(offer) {

@@ -1,27 +1,15 @@
-use obol_offer::{Gate, HostUpstream, OfferName, OfferSpec, PaymentSpec, PriceSpec, RouteSpec, UpstreamSpec};
+use obol_offer::Gate;
 use proptest::prelude::*;
 
 use super::*;
-
-fn spec(path: &str, host: Option<&str>, routes: &[(&str, Gate)]) -> OfferSpec {
-    OfferSpec {
-        upstream: UpstreamSpec { host: Some(HostUpstream { port: 9000 }), ..UpstreamSpec::default() },
-        payment: Some(PaymentSpec {
-            network: "base-sepolia".into(),
-            pay_to: "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC".into(),
-            price: PriceSpec { per_request: Some("0.001".into()) },
-            ..PaymentSpec::default()
-        }),
-        path: Some(path.into()),
-        hostname: host.map(Into::into),
-        routes: routes.iter().map(|(path, gate)| RouteSpec { path: (*path).into(), gate: *gate, price: None }).collect(),
-        ..OfferSpec::default()
-    }
-}
+use crate::fixtures::{route, with};
 
 fn offer(name: &str, path: &str, host: Option<&str>, routes: &[(&str, Gate)]) -> Arc<Offer> {
-    let name: OfferName = name.parse().unwrap();
-    Arc::new(Offer::validate(&name, &spec(path, host, routes)).unwrap())
+    let spec = with(path, |s| {
+        s.hostname = host.map(Into::into);
+        s.routes = routes.iter().map(|(path, gate)| route(path, *gate)).collect();
+    });
+    crate::fixtures::offer(name, &spec)
 }
 
 fn table(offers: &[Arc<Offer>]) -> RouteTable {

@@ -1,0 +1,90 @@
+//! Who gets a place that two offers want: whoever has it already, then by name.
+
+use std::collections::BTreeMap;
+
+use obol_offer::{Offer, find_collisions};
+
+use crate::{
+    Key, Refusal, Version,
+    state::{OfferState, State},
+};
+
+/// One offer that wants a place.
+pub(crate) struct Claim {
+    pub key: Key,
+    pub version: Version,
+    /// Why this is not the version on disk, if it is not.
+    pub refusal: Option<Refusal>,
+}
+
+/// What came of the claims.
+#[derive(Default)]
+pub(crate) struct Settled {
+    pub winners: Vec<Claim>,
+    pub losers: Vec<Claim>,
+}
+
+/// Settles all claims. Three ranks go one after the other: offers that stay where they are, offers
+/// that move (and go back where they were if that fails), newcomers; each rank by name and kind.
+pub(crate) fn settle(claims: Vec<Claim>, previous: &State) -> Settled {
+    let mut ranks: [Vec<Claim>; 3] = Default::default();
+    for claim in claims {
+        let rank = match previous.offers.get(&claim.key).and_then(|state| held(state)) {
+            Some(old) if place(old) == place(&claim.version.offer) => 0,
+            Some(_) => 1,
+            None => 2,
+        };
+        if let Some(rank) = ranks.get_mut(rank) {
+            rank.push(claim);
+        }
+    }
+    let [staying, moving, new] = ranks;
+    if moving.is_empty() {
+        return contest(staying.into_iter().chain(new).collect());
+    }
+    let first = contest(staying.into_iter().chain(moving).collect());
+    let mut lost: BTreeMap<Key, Claim> = BTreeMap::new();
+    let back = first.losers.into_iter().map(|loser| {
+        let old = previous.offers.get(&loser.key).and_then(|state| state.served.clone());
+        let key = loser.key.clone();
+        let refusal = loser.refusal.clone();
+        let version = old.unwrap_or_else(|| loser.version.clone());
+        lost.insert(key.clone(), loser);
+        Claim { key, version, refusal }
+    });
+    let second = first.winners.into_iter().chain(back.collect::<Vec<_>>()).chain(new).collect();
+    let mut settled = contest(second);
+    // Whoever fell back is told why the place it asked for was taken.
+    for claim in settled.losers.iter_mut().chain(&mut settled.winners) {
+        if let Some(asked) = lost.remove(&claim.key) {
+            claim.refusal = asked.refusal;
+        }
+    }
+    settled
+}
+
+fn held(state: &OfferState) -> Option<&Offer> {
+    state.served.as_ref().filter(|_| state.is_routed()).map(|version| version.offer.as_ref())
+}
+
+fn place(offer: &Offer) -> (Option<&str>, &str) {
+    (offer.hostname.as_ref().map(AsRef::as_ref), offer.path.as_str())
+}
+
+/// The earlier claim wins.
+fn contest(claims: Vec<Claim>) -> Settled {
+    let offers: Vec<&Offer> = claims.iter().map(|claim| claim.version.offer.as_ref()).collect();
+    let mut collisions: BTreeMap<usize, _> = find_collisions(&offers).into_iter().collect();
+    let mut settled = Settled::default();
+    for (index, mut claim) in claims.into_iter().enumerate() {
+        match collisions.remove(&index) {
+            None => settled.winners.push(claim),
+            Some(violation) => {
+                // What is wrong with the file itself is more use to its owner than the collision.
+                claim.refusal.get_or_insert_with(|| Refusal::collision(violation));
+                settled.losers.push(claim);
+            }
+        }
+    }
+    settled
+}
