@@ -1,54 +1,45 @@
 //! The stack directory: finding it, walking it, reading slices with line numbers, editing them
 //! without losing a comment, and writing them so that a crash leaves the old file or the new one.
+//!
+//! Whatever is in this directory is what is running; there is no second store. See [`StackDir`].
 
-use std::path::{Path, PathBuf};
+mod atomic;
+#[cfg(test)]
+mod crash;
+mod diagnostic;
+mod dirs;
+mod edit;
+mod error;
+mod generated;
+mod init;
+mod lock;
+mod parse;
+mod scalar;
+mod schema;
+mod stack;
+mod tree;
+mod value;
+mod walk;
+mod write;
 
-use obol_offer::{Offer, OfferKind, OfferName, OfferSpec};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-/// Where everything lives (XDG; `OBOL_CONFIG_DIR`, `OBOL_DATA_DIR`, `OBOL_STATE_DIR` win).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dirs {
-    /// The stack directory: plain text, safe to keep in git, no secrets.
-    pub config: PathBuf,
-    /// Journal and secrets.
-    pub data: PathBuf,
-    /// Lock, control socket, logs.
-    pub state: PathBuf,
-}
-
-/// Something wrong in a file, for people and for machines.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Diagnostic {
-    /// File, relative to the stack directory.
-    pub file: PathBuf,
-    /// 1-based; 0 when the whole file is meant.
-    pub line: u32,
-    /// 1-based; 0 when the whole line is meant.
-    pub column: u32,
-    /// Stable identifier of the rule.
-    pub code: String,
-    /// What is wrong.
-    pub message: String,
-    /// What to write instead.
-    pub fix: String,
-}
-
-/// One slice as found on disk.
-#[derive(Clone, Debug)]
-pub struct Slice {
-    /// By folder.
-    pub kind: OfferKind,
-    /// By folder.
-    pub name: OfferName,
-    /// `values-offer.yaml`, relative to the stack directory.
-    pub file: PathBuf,
-    /// The file's text.
-    pub text: String,
-    /// The offer as written and as resolved, or everything that is wrong with it.
-    pub offer: Result<(OfferSpec, Offer), Vec<Diagnostic>>,
-}
+pub use diagnostic::{Diagnostic, Severity};
+pub use dirs::{Dirs, DirsError};
+pub use error::StackError;
+pub use init::InitOutcome;
+pub use lock::WriteLock;
+pub use parse::{MAX_FILE_BYTES, OfferFile, parse_offer};
+pub use stack::{BackendKind, DEFAULT_ADMIN_PORT, DEFAULT_PORT, SellerDefaults, StackConfig, StackLimits, parse_stack};
+pub use walk::{Slice, Walk};
+pub use write::Change;
 
 /// A stack directory.
+///
+/// Reading needs no lock: every write is one rename, so a reader sees the old slice or the new one.
 #[derive(Clone, Debug)]
 pub struct StackDir {
     root: PathBuf,
@@ -64,4 +55,19 @@ impl StackDir {
     pub fn root(&self) -> &Path {
         &self.root
     }
+
+    /// Takes the right to change the directory, waiting up to ten seconds for another command.
+    ///
+    /// # Errors
+    /// [`StackError::Locked`] when that command takes longer, and [`StackError::Io`].
+    pub fn lock(&self) -> Result<WriteLock, StackError> {
+        let lock = WriteLock::take(&self.root, Duration::from_secs(10))?;
+        for kind in walk::KINDS {
+            atomic::sweep(&self.root.join("applications").join(kind.folder()));
+        }
+        Ok(lock)
+    }
 }
+
+#[cfg(test)]
+mod slice_tests;

@@ -1,0 +1,222 @@
+//! `stack.yaml`: what is true for every offer of a stack.
+
+use std::{net::SocketAddr, path::Path, sync::OnceLock};
+
+use obol_offer::{Offer, OfferName, OfferSpec, PaymentSpec, PriceSpec, UpstreamSpec, Violation};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::{
+    diagnostic::{Diagnostic, Finding},
+    parse::{broken_rule, decode},
+    tree::Node,
+};
+
+/// Where the stack runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum BackendKind {
+    /// One `obol` process on this machine.
+    #[default]
+    Standalone,
+}
+
+/// What offers get when they say nothing themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SellerDefaults {
+    /// Who is paid: `0x` and 40 hex digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pay_to: Option<String>,
+    /// Chain by name or CAIP-2 id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// Facilitators (base URLs) in order of preference.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub facilitators: Vec<String>,
+}
+
+/// Bounds on the whole gateway; its own defaults where absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StackLimits {
+    /// Unpaid challenges per second and client address; more get 429.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub challenge_rate: Option<u32>,
+    /// Connections served at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<u32>,
+    /// Largest request head in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_head_bytes: Option<u32>,
+}
+
+/// `stack.yaml`, checked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StackConfig {
+    /// Name of the stack: a DNS label. [`crate::StackDir::init`] makes one up when it is empty.
+    pub id: String,
+    /// Where it runs.
+    pub backend: BackendKind,
+    /// Where buyers are served.
+    pub listen: SocketAddr,
+    /// Where health, metrics and administration are served.
+    pub admin: SocketAddr,
+    /// Base URL at which buyers see the stack, when it is not simply the request's `Host`.
+    pub public_url: Option<Url>,
+    /// What offers get when they say nothing themselves.
+    pub defaults: SellerDefaults,
+    /// Bounds on the whole gateway.
+    pub limits: StackLimits,
+}
+
+/// Port of the public listener.
+pub const DEFAULT_PORT: u16 = 8402;
+/// Port of the listener for health, metrics and administration.
+pub const DEFAULT_ADMIN_PORT: u16 = 9402;
+
+impl Default for StackConfig {
+    fn default() -> Self {
+        Self {
+            id: String::new(),
+            backend: BackendKind::default(),
+            listen: SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT)),
+            admin: SocketAddr::from(([127, 0, 0, 1], DEFAULT_ADMIN_PORT)),
+            public_url: None,
+            defaults: SellerDefaults::default(),
+            limits: StackLimits::default(),
+        }
+    }
+}
+
+/// `stack.yaml` as written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct StackFile {
+    id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    backend: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    listen: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    admin: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    public_url: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    defaults: Option<SellerDefaults>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    limits: Option<StackLimits>,
+}
+
+impl From<&StackConfig> for StackFile {
+    fn from(config: &StackConfig) -> Self {
+        Self {
+            id: config.id.clone(),
+            backend: Some("standalone".to_owned()),
+            listen: Some(config.listen.to_string()),
+            admin: Some(config.admin.to_string()),
+            public_url: config.public_url.as_ref().map(Url::to_string),
+            defaults: (config.defaults != SellerDefaults::default()).then(|| config.defaults.clone()),
+            limits: (config.limits != StackLimits::default()).then(|| config.limits.clone()),
+        }
+    }
+}
+
+/// Reads `stack.yaml`. Pure: text in, diagnostics out.
+///
+/// # Errors
+/// Everything that is wrong, in the order of the file, at `file:line:column`.
+pub fn parse_stack(text: &str, file: &Path) -> Result<StackConfig, Vec<Diagnostic>> {
+    decode_stack(text).and_then(|(root, file)| resolve(&root, file)).map_err(|mut findings| {
+        findings.sort_by_key(|finding| (finding.place.line, finding.place.column));
+        findings.into_iter().map(|finding| finding.in_file(file)).collect()
+    })
+}
+
+pub(crate) fn decode_stack(text: &str) -> Result<(Node, StackFile), Vec<Finding>> {
+    static SCHEMA: OnceLock<serde_json::Value> = OnceLock::new();
+    decode(text, SCHEMA.get_or_init(|| schemars::schema_for!(StackFile).to_value()))
+}
+
+fn resolve(root: &Node, file: StackFile) -> Result<StackConfig, Vec<Finding>> {
+    let mut findings = Vec::new();
+    let mut refuse = |field: &str, code: &'static str, message: String, fix: String| {
+        findings.push(broken_rule(root, Violation { code, field: field.to_owned(), message, fix }));
+    };
+    if let Err(error) = file.id.parse::<OfferName>() {
+        refuse("id", "stack_id", format!("`{}`: {error}", file.id), "write a short name such as `my-shop`".to_owned());
+    }
+    match file.backend.as_deref() {
+        None | Some("standalone") => {}
+        Some(word @ ("k3d" | "k3s" | "kubernetes")) => {
+            refuse("backend", "backend_unavailable", format!("{word} is not available yet"), "write `backend: standalone`".to_owned());
+        }
+        Some(word) => refuse("backend", "backend_unknown", format!("`{word}` is no backend"), "write `backend: standalone`".to_owned()),
+    }
+    let mut address = |field: &str, text: Option<&str>, default: SocketAddr| match text.map(str::parse) {
+        None => default,
+        Some(Ok(address)) => address,
+        Some(Err(_)) => {
+            let message = format!("`{}` is no address with port", text.unwrap_or_default());
+            refuse(field, "address", message, format!("write an IP address and a port, such as {default}"));
+            default
+        }
+    };
+    let default = StackConfig::default();
+    let listen = address("listen", file.listen.as_deref(), default.listen);
+    let admin = address("admin", file.admin.as_deref(), default.admin);
+    if listen == admin && listen.port() != 0 {
+        refuse("admin", "address_taken", format!("`listen` has {listen} already"), "choose another port".to_owned());
+    }
+    let public_url = file.public_url.as_deref().and_then(|text| match Url::parse(text) {
+        Ok(url) if is_base_url(&url) => Some(url),
+        _ => {
+            let fix = "write the base URL that buyers see, such as https://shop.example";
+            refuse("publicUrl", "public_url", format!("`{text}` is no http or https base URL"), fix.to_owned());
+            None
+        }
+    });
+    let defaults = file.defaults.unwrap_or_default();
+    for violation in check_defaults(&defaults) {
+        refuse(&violation.field, violation.code, violation.message, violation.fix);
+    }
+    if !findings.is_empty() {
+        return Err(findings);
+    }
+    let limits = file.limits.unwrap_or_default();
+    Ok(StackConfig { id: file.id, backend: BackendKind::Standalone, listen, admin, public_url, defaults, limits })
+}
+
+fn is_base_url(url: &Url) -> bool {
+    matches!(url.scheme(), "http" | "https")
+        && url.has_host()
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none()
+}
+
+/// The offer's own rules, so that they stand in one place: an offer that is fine but for these.
+fn check_defaults(defaults: &SellerDefaults) -> Vec<Violation> {
+    let Ok(name) = "defaults".parse::<OfferName>() else { return Vec::new() };
+    let spec = OfferSpec {
+        upstream: UpstreamSpec { url: Some("http://127.0.0.1:1".to_owned()), ..Default::default() },
+        payment: Some(PaymentSpec {
+            network: defaults.network.clone().unwrap_or_else(|| obol_offer::SANDBOX.to_owned()),
+            pay_to: defaults.pay_to.clone().unwrap_or_else(|| format!("0x{:040x}", 1)),
+            price: PriceSpec { per_request: Some("1".to_owned()) },
+            ..Default::default()
+        }),
+        facilitators: defaults.facilitators.clone(),
+        ..Default::default()
+    };
+    let mut violations = Offer::validate(&name, &spec).err().unwrap_or_default();
+    for violation in &mut violations {
+        let field = violation.field.trim_start_matches("spec.").trim_start_matches("payment.");
+        violation.field = format!("defaults.{field}");
+    }
+    violations
+}
