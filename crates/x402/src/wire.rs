@@ -146,3 +146,11 @@ pub struct VerifyResponse {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payer: Option<String>,
 }
+
+impl PaymentRequired {
+    /// Reads a `PAYMENT-REQUIRED` header; `None` if it is none.
+    pub fn from_header(value: &[u8]) -> Option<Self> {
+        let challenge: Self = serde_json::from_slice(&crate::decode::from_base64(value)?).ok()?;
+        Some(challenge).filter(|challenge| challenge.x402_version == 2)
+    }
+}
