@@ -1,1 +1,73 @@
-fn main() {}
+//! `cargo xtask …`: the repository's own commands. Each runs the real tools and stops at the
+//! first thing that is wrong, with that tool's own words.
+
+// These commands talk to a person on a terminal and ship in nothing.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod bench;
+mod layers;
+mod places;
+mod provision;
+mod run;
+mod suite;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Checks, tests and benchmarks of this repository", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Provision the test environment and run everything
+    Test {
+        /// Run one part only
+        #[arg(long, value_enum)]
+        only: Option<Part>,
+        /// Show the steps, and run none
+        #[arg(long)]
+        list: bool,
+    },
+    /// Provision the test environment, and run nothing
+    Provision,
+    /// Check which crate may depend on what
+    Layers,
+    /// Check for known vulnerabilities; needs the network, for the advisory database
+    Advisories,
+    /// Measure
+    #[command(subcommand)]
+    Bench(bench::Bench),
+}
+
+/// A part of the whole test run.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Formatting, lints, licences, layers, contracts
+    Lint,
+    /// Tests of every crate
+    Unit,
+    /// Tests of the real binary with real clients, facilitators and an EVM node
+    E2e,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Test { only, list } => suite::test(only, list),
+        Command::Provision => suite::provision(),
+        Command::Layers => layers::check(),
+        Command::Advisories => suite::advisories(),
+        Command::Bench(bench) => bench::run(&bench),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nxtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,1 +1,54 @@
 //! End-to-end tests: the real binary, a real EVM node, real clients and facilitators.
+//!
+//! What is not ours is provisioned by `cargo xtask test`, which also says where through the
+//! environment. A missing part is a panic with the command that provides it, never a skip.
+
+// Test support: a broken set-up should stop the test where it breaks.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+pub mod anvil;
+pub mod buyers;
+pub mod facilitators;
+pub mod forge;
+pub mod process;
+pub mod stack;
+pub mod upstream;
+
+use std::path::PathBuf;
+
+/// Name under which the offer's base URL, balances and so on are told to children.
+const HINT: &str = "run `cargo xtask test --only e2e`, which provisions it";
+
+/// Path of a provisioned part below the cache folder (`OBOL_TESTBED`).
+///
+/// # Panics
+/// When the part is missing.
+pub fn part(relative: &str) -> PathBuf {
+    let root = std::env::var_os("OBOL_TESTBED").unwrap_or_else(|| panic!("OBOL_TESTBED is not set; {HINT}"));
+    let path = PathBuf::from(root).join(relative);
+    assert!(path.exists(), "{} is missing; {HINT}", path.display());
+    path
+}
+
+/// Path of the release binary of obol (`OBOL_BIN`).
+///
+/// # Panics
+/// When it is missing.
+pub fn obol_binary() -> PathBuf {
+    let path = PathBuf::from(std::env::var_os("OBOL_BIN").unwrap_or_else(|| panic!("OBOL_BIN is not set; {HINT}")));
+    assert!(path.exists(), "{} is missing; {HINT}", path.display());
+    path
+}
+
+/// Root of this repository.
+pub fn repository() -> PathBuf {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).expect("crates/e2e is two levels below the root").to_path_buf()
+}
+
+/// An HTTP client for loopback.
+pub fn http() -> reqwest::Client {
+    // A second test thread finds the provider installed, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().build().expect("a client without options builds")
+}

