@@ -99,3 +99,16 @@ fn address(key: &PublicKey) -> Address {
     let [_, point @ ..] = key.serialize_uncompressed();
     Address::from_word(keccak256(point))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The hash is printed in ERC-3009.
+    #[test]
+    fn the_type_hash_is_the_standards() {
+        let type_name = <typed::TransferWithAuthorization as SolStruct>::eip712_encode_type();
+        let expected = "0x7c7c6cdb67a18743f49ec6fa9b35f50d52ed05cbed4cc592e13b44501c1a2267";
+        assert_eq!(keccak256(type_name.as_bytes()).to_string(), expected);
+    }
+}
