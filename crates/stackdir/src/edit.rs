@@ -86,26 +86,28 @@ impl Editor<'_> {
         if same && self.keeps_something(node, wanted) {
             return self.collection(node, base, wanted);
         }
-        let end = self.end(node)?;
+        let missing = is_missing(node);
+        let end = if missing { after } else { self.end(node)? };
         let is_flow = in_flow || matches!(node.body, Body::Map { flow: true, .. } | Body::Seq { flow: true, .. });
-        if let (Body::Scalar { text, style }, true) = (&node.body, wanted.is_inline()) {
+        if let (Body::Scalar { style, .. }, true) = (&node.body, wanted.is_inline()) {
             let new = rewrite_scalar(wanted, *style, in_flow);
-            let missing = text.is_empty() && node.range.is_empty();
-            let block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
-            if missing || block {
+            if missing || is_block_scalar(*style) {
                 self.replace(after..end, format!(" {new}"));
             } else {
                 self.replace(node.range.clone(), new);
             }
         } else if is_flow {
-            self.replace(node.range.start..end, wanted.to_flow());
+            let (start, space) = if missing { (after, " ") } else { (node.range.start, "") };
+            self.replace(start..end, format!("{space}{}", wanted.to_flow()));
         } else if wanted.is_inline() {
             self.replace(after..end, format!(" {}", wanted.to_flow()));
         } else {
-            let mut block = self.newline.to_owned();
+            // A comment behind the old value stays on the line of the key.
+            let line = self.line_end(end);
+            self.replace(after..end, String::new());
+            let mut block = String::new();
             wanted.write_block(&mut block, indent + 2, self.newline);
-            block.truncate(block.trim_end().len());
-            self.replace(after..end, block);
+            self.replace(line..line, block);
         }
         Some(())
     }
@@ -130,7 +132,7 @@ impl Editor<'_> {
                 if *flow {
                     self.flow_seq(node, items, old, new, wanted)
                 } else {
-                    self.block_seq(node, items, old, new)
+                    self.block_seq(items, old, new)
                 }
             }
             _ => None,
@@ -204,19 +206,20 @@ impl Editor<'_> {
 
     /// Entries that are the same at the front and at the back stay; between them, pairs are edited,
     /// the rest removed or added.
-    fn block_seq(&mut self, node: &Node, items: &[Node], old: &[Value], new: &[Value]) -> Option<()> {
+    fn block_seq(&mut self, items: &[Node], old: &[Value], new: &[Value]) -> Option<()> {
         let front = old.iter().zip(new).take_while(|(a, b)| a == b).count();
         let back = old.iter().rev().zip(new.iter().rev()).take_while(|(a, b)| a == b).count();
         let back = back.min(old.len().min(new.len()) - front);
         let (old_end, new_end) = (old.len() - back, new.len() - back);
         let pairs = (old_end - front).min(new_end - front);
-        let indent = usize::try_from(node.place.column).ok()?.saturating_sub(1);
+        let first = self.dash(items.first()?)?;
+        let indent = first - self.line_start(first);
         for index in front..front + pairs {
             let (item, old, new) = (items.get(index)?, old.get(index)?, new.get(index)?);
-            self.value(item, old, new, self.dash(item, indent)? + 1, indent, false)?;
+            self.value(item, old, new, self.dash(item)? + 1, indent, false)?;
         }
         for item in items.get(front + pairs..old_end)? {
-            let line = self.line_start(self.dash(item, indent)?);
+            let line = self.line_start(self.dash(item)?);
             self.replace(line..self.line_end(self.end(item)?), String::new());
         }
         let mut block = String::new();
@@ -226,7 +229,7 @@ impl Editor<'_> {
         if !block.is_empty() {
             let at = match (front + pairs).checked_sub(1) {
                 Some(before) => self.line_end(self.end(items.get(before)?)?),
-                None => self.line_start(self.dash(items.first()?, indent)?),
+                None => self.line_start(first),
             };
             self.replace(at..at, block);
         }
@@ -240,13 +243,15 @@ impl Editor<'_> {
         rest.get(colon..)?.starts_with(':').then_some(entry.range.end + colon + 1)
     }
 
-    /// The dash of a list's entry, which stands alone before it in column `indent`.
-    fn dash(&self, item: &Node, indent: usize) -> Option<usize> {
+    /// The dash of a list's entry: the first thing on its line, at or above the entry's own line.
+    fn dash(&self, item: &Node) -> Option<usize> {
         let mut line = self.line_start(item.range.start);
         loop {
-            let at = line + indent;
-            if self.text.get(at..)?.starts_with('-') && at <= item.range.start {
-                return self.is_blank(line..at).then_some(at);
+            let text = self.text.get(line..)?;
+            let at = line + (text.len() - text.trim_start_matches(' ').len());
+            let rest = self.text.get(at..)?;
+            if at < item.range.start && rest.starts_with('-') && rest.get(1..)?.starts_with(char::is_whitespace) {
+                return Some(at);
             }
             line = self.line_start(line.checked_sub(1)?);
         }
@@ -255,7 +260,7 @@ impl Editor<'_> {
     /// The byte behind the last thing that a value says; comments behind it are not part of it.
     fn end(&self, node: &Node) -> Option<usize> {
         match &node.body {
-            Body::Scalar { style: ScalarStyle::Literal | ScalarStyle::Folded, .. } => {
+            Body::Scalar { style, .. } if is_block_scalar(*style) => {
                 let end = node.range.end.min(self.text.len());
                 Some(self.text.get(..end)?.trim_end().len())
             }
@@ -266,10 +271,7 @@ impl Editor<'_> {
     }
 
     fn entry_end(&self, entry: &Entry) -> Option<usize> {
-        match &entry.value.body {
-            Body::Scalar { text, .. } if text.is_empty() && entry.value.range.is_empty() => self.colon(entry),
-            _ => self.end(&entry.value),
-        }
+        if is_missing(&entry.value) { self.colon(entry) } else { self.end(&entry.value) }
     }
 
     fn line_start(&self, at: usize) -> usize {
@@ -286,6 +288,15 @@ impl Editor<'_> {
     }
 }
 
+/// `key:` with nothing behind it.
+fn is_missing(node: &Node) -> bool {
+    node.range.is_empty() && matches!(node.body, Body::Scalar { style: ScalarStyle::Plain, .. })
+}
+
+fn is_block_scalar(style: ScalarStyle) -> bool {
+    matches!(style, ScalarStyle::Literal | ScalarStyle::Folded)
+}
+
 fn column(entry: &Entry) -> usize {
     usize::try_from(entry.place.column).unwrap_or(1).saturating_sub(1)
 }
@@ -299,3 +310,7 @@ fn rewrite_scalar(wanted: &Value, style: ScalarStyle, in_flow: bool) -> String {
         _ => wanted.to_flow(),
     }
 }
+
+#[cfg(test)]
+#[path = "edit_tests.rs"]
+mod tests;

@@ -84,3 +84,7 @@ fn misplaced(root: &Node, doc: &OfferFile, kind: OfferKind, name: &OfferName) ->
     }
     findings
 }
+
+#[cfg(test)]
+#[path = "parse_tests.rs"]
+mod tests;

@@ -52,14 +52,10 @@ impl<'a> Checker<'a> {
         }
         match (types(schema).find(|word| *word != "null"), &node.body) {
             (Some("object"), Body::Map { .. }) => self.object(node, schema, key, name),
-            (Some("object"), _) => {
-                let fields = properties(schema).map(|(field, _)| field).collect::<Vec<_>>().join(", ");
-                self.refuse(
-                    node.place,
-                    "field_type",
-                    format!("`{name}` holds fields, not a single value"),
-                    format!("write below it one of {fields}"),
-                );
+            (Some("object"), body) => {
+                let what = if matches!(body, Body::Seq { .. }) { "a list" } else { "a single value" };
+                let fix = format!("write its fields below it, each on a line: {}", fields(schema).join(", "));
+                self.refuse(node.place, "field_type", format!("`{name}` holds fields, not {what}"), fix);
             }
             (Some("array"), Body::Seq { items, .. }) => {
                 if let Some(schema) = schema.get("items") {
@@ -76,20 +72,23 @@ impl<'a> Checker<'a> {
 
     fn object(&mut self, node: &Node, schema: &'a Value, key: Place, name: &str) {
         let Body::Map { entries, .. } = &node.body else { return };
+        let mut meant = Vec::new();
         for entry in entries {
             match properties(schema).find(|(field, _)| *field == entry.key) {
                 Some((_, schema)) => self.node(&entry.value, schema, entry.place, &entry.key),
                 None => {
-                    let known: Vec<_> = properties(schema).map(|(field, _)| field).collect();
+                    let known = fields(schema);
+                    let near = nearest(&entry.key, &known);
+                    meant.extend(near);
                     let whole = if name.is_empty() { "this file".to_owned() } else { format!("`{name}`") };
-                    let fix = nearest(&entry.key, &known)
+                    let fix = near
                         .map_or_else(|| format!("remove it, or use one of {}", known.join(", ")), |near| format!("did you mean `{near}`?"));
                     self.refuse(entry.place, "field_unknown", format!("{whole} has no field `{}`", entry.key), fix);
                 }
             }
         }
         let required = schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-        for field in required.filter(|field| node.entry(field).is_none()) {
+        for field in required.filter(|field| node.entry(field).is_none() && !meant.contains(field)) {
             let whole = if name.is_empty() { "the file".to_owned() } else { format!("`{name}`") };
             self.refuse(key, "field_missing", format!("{whole} lacks `{field}`"), format!("add `{field}:`"));
         }
@@ -159,6 +158,13 @@ fn types(schema: &Value) -> impl Iterator<Item = &str> {
 
 fn properties(schema: &Value) -> impl Iterator<Item = (&str, &Value)> {
     schema.get("properties").and_then(Value::as_object).into_iter().flatten().map(|(key, value)| (key.as_str(), value))
+}
+
+/// The names of the fields, in alphabetical order.
+fn fields(schema: &Value) -> Vec<&str> {
+    let mut fields: Vec<_> = properties(schema).map(|(field, _)| field).collect();
+    fields.sort_unstable();
+    fields
 }
 
 /// The words of an enumeration.

@@ -159,7 +159,7 @@ impl<'a> Reader<'a> {
                 other => root = Some(self.node(other, span)?),
             }
         }
-        let what = "write `name:` and `spec:`; `obol sell http NAME …` writes such a file";
+        let what = "write lines of the form `key: value`; an obol command can write the file for you";
         match root {
             Some(root) if matches!(root.body, Body::Map { .. }) => Ok(root),
             Some(root) if root.plain() != Some(Plain::Null) => {
@@ -208,7 +208,12 @@ impl<'a> Reader<'a> {
         let (event, span) = self.next()?;
         let value = self.node(event, span)?;
         let Body::Scalar { text, .. } = key.body else {
-            self.findings.push(Finding::new(key.place, "yaml_key", "a key is a plain word", "write `key: value`"));
+            self.findings.push(Finding::new(
+                key.place,
+                "yaml_key",
+                "a key is a plain word",
+                "write `key: value`; this file is no template, so `{{ … }}` has no meaning in it",
+            ));
             return Ok(None);
         };
         if let Some(first) = before.iter().find(|entry| entry.key == text) {
