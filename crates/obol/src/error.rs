@@ -2,8 +2,9 @@
 
 use std::{io, path::PathBuf};
 
+use obol_backend::{NodeError, control::ControlError};
 use obol_offer::{OfferName, Violation};
-use obol_stackdir::Diagnostic;
+use obol_stackdir::{Diagnostic, StackError};
 use serde::Serialize;
 
 use crate::exit::Exit;
@@ -47,7 +48,7 @@ pub enum Error {
     },
     /// There is no stack directory.
     NoStack(PathBuf),
-    /// No node runs for this stack directory.
+    /// No node can be reached for this stack directory.
     NoNode {
         /// Why we think so.
         why: String,
@@ -59,6 +60,8 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The stack directory could not be changed.
+    Stack(StackError),
     /// The person at the terminal said no.
     Cancelled,
     /// Anything a part below reports with its own code.
@@ -114,7 +117,7 @@ impl Error {
     /// How the process ends.
     pub const fn exit(&self) -> Exit {
         match self {
-            Self::Refused(_) | Self::Usage { .. } => Exit::Usage,
+            Self::Refused(_) | Self::Usage { .. } | Self::Stack(StackError::Invalid { .. } | StackError::NameTaken { .. }) => Exit::Usage,
             Self::NoNode { .. } => Exit::Unreachable,
             _ => Exit::Failed,
         }
@@ -130,14 +133,47 @@ impl Error {
             Self::NoStack(root) => {
                 vec![Problem::new("stack_missing", format!("there is no stack in {}", root.display()), "type `obol stack init`")]
             }
-            Self::NoNode { why } => vec![Problem::new("node_unreachable", format!("no node answers: {why}"), "type `obol stack up`")],
+            Self::NoNode { why } => vec![Problem::new("node_unreachable", why.clone(), "type `obol stack up`")],
             Self::Io { path, source } => {
                 let problem = Problem::new("io", source.to_string(), "check that the path exists and is yours to use");
                 vec![problem.at(path.display().to_string())]
             }
+            Self::Stack(error) if !error.diagnostics().is_empty() => error.diagnostics().iter().map(Problem::from).collect(),
+            Self::Stack(error) => vec![Problem::new(error.code(), error.to_string(), error.fix())],
             Self::Cancelled => vec![Problem::new("cancelled", "nothing was changed", "add --yes to skip the question")],
             Self::Failed(problem) => vec![problem.clone()],
         }
+    }
+}
+
+impl From<StackError> for Error {
+    fn from(error: StackError) -> Self {
+        match error {
+            StackError::NotInitialised { root } => Self::NoStack(root),
+            other => Self::Stack(other),
+        }
+    }
+}
+
+impl From<ControlError> for Error {
+    fn from(error: ControlError) -> Self {
+        match &error {
+            ControlError::NotRunning(_) | ControlError::Connect { .. } | ControlError::Broken(_) => Self::NoNode { why: error.to_string() },
+            _ => Self::failed(error.code(), error.to_string(), "type `obol stack status`; if versions differ, restart the node"),
+        }
+    }
+}
+
+impl From<NodeError> for Error {
+    fn from(error: NodeError) -> Self {
+        let fix = match &error {
+            NodeError::AlreadyRunning(_) => "type `obol stack status`, or `obol stack down` to end it",
+            NodeError::Listen { .. } => "choose another address: `obol stack up --listen 127.0.0.1:PORT`",
+            NodeError::Stack(_) => "correct stack.yaml",
+            NodeError::SocketPath(_) => "set OBOL_STATE_DIR to a shorter path",
+            _ => "check OBOL_DATA_DIR and OBOL_STATE_DIR, and who owns them",
+        };
+        Self::failed(error.code(), error.to_string(), fix)
     }
 }
 

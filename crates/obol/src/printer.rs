@@ -93,6 +93,11 @@ impl Printer {
         self.err(format_args!("{YELLOW}warning{YELLOW:#}: {text}\n"));
     }
 
+    /// A receipt for a program, on stderr, since stdout has the body.
+    pub fn receipt(&self, receipt: &serde_json::Value) {
+        self.err(format_args!("{receipt}\n"));
+    }
+
     /// One problem that did not stop the command, on stderr.
     pub fn problem(&self, problem: &Problem) {
         self.err(format_args!("{}", render(problem)));

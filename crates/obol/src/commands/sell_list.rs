@@ -1,0 +1,50 @@
+//! `obol sell list` and `obol sell status`.
+
+use obol_stackdir::Walk;
+use serde_json::json;
+
+use crate::{
+    args::StatusArgs,
+    commands::{context::Context, view},
+    error::Error,
+    exit::Exit,
+    printer::Printer,
+};
+
+async fn rows(context: &Context) -> Result<Vec<view::Row>, Error> {
+    let status = match context.node().await? {
+        Some(node) => Some(node.status().await?),
+        None => None,
+    };
+    let walk = if status.is_some() { Walk::default() } else { context.walk() };
+    // A broken stack.yaml hides no offer; only the addresses are then the default ones.
+    Ok(view::rows(&walk, status.as_ref(), &context.config().unwrap_or_default()))
+}
+
+/// Lists every offer.
+pub async fn list(printer: &Printer) -> Result<Exit, Error> {
+    let rows = rows(&Context::open()?).await?;
+    printer.data(&json!({ "offers": rows }), || view::offers_table(&rows));
+    for row in rows.iter().filter(|_| printer.is_human()) {
+        for problem in &row.problems {
+            printer.problem(problem);
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// One offer in full, or all in short.
+pub async fn status(args: &StatusArgs, printer: &Printer) -> Result<Exit, Error> {
+    let Some(name) = &args.name else { return list(printer).await };
+    let context = Context::open()?;
+    let slice = context.slice(name)?;
+    let row = match context.node().await? {
+        Some(node) => view::served(&node.offer(&slice.name).await?),
+        None => view::on_disk(&slice, &context.config().unwrap_or_default()),
+    };
+    printer.data(&row, || view::details(&row));
+    for problem in row.problems.iter().filter(|_| printer.is_human()) {
+        printer.problem(problem);
+    }
+    Ok(Exit::Done)
+}

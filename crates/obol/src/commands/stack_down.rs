@@ -1,0 +1,31 @@
+//! `obol stack down`.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::{commands::context::Context, error::Error, exit::Exit, printer::Printer};
+
+/// Longest wait for requests in progress.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Asks the node to end and waits until it has.
+pub async fn run(printer: &Printer) -> Result<Exit, Error> {
+    let context = Context::open()?;
+    let node = context.need_node().await?;
+    node.shutdown().await?;
+    let begun = Instant::now();
+    let mut told = false;
+    while context.node().await?.is_some() {
+        if begun.elapsed() > PATIENCE {
+            return Err(Error::failed("still_running", "the node has not ended within ten minutes", "type `obol stack status`"));
+        }
+        if !told && begun.elapsed() > Duration::from_secs(1) {
+            printer.note("waiting for requests in progress …");
+            told = true;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    printer.data(&json!({ "stopped": true }), || "stopped".to_owned());
+    Ok(Exit::Done)
+}
