@@ -313,4 +313,4 @@ fn rewrite_scalar(wanted: &Value, style: ScalarStyle, in_flow: bool) -> String {
 
 #[cfg(test)]
 #[path = "edit_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -238,3 +238,7 @@ fn is_hidden(name: &OsStr) -> bool {
 fn unreadable(file: PathBuf, error: &io::Error) -> Diagnostic {
     Diagnostic::file(file, "unreadable", format!("cannot be read: {error}"), "give your user the right to read it")
 }
+
+#[cfg(test)]
+#[path = "walk_tests.rs"]
+mod tests;

@@ -182,3 +182,7 @@ fn write_missing(file: &Path, text: &str) -> Result<(), StackError> {
         Err(_) => atomic::write_file(file, text.as_bytes()).map_err(io_error("write", file)),
     }
 }
+
+#[cfg(test)]
+#[path = "write_tests.rs"]
+mod tests;
