@@ -1,87 +1,51 @@
-//! From a matched payment to a permit, and from a permit to money.
+//! From a matched payment to a permit.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use obol_offer::OfferName;
-use obol_x402::MatchedPayment;
+use obol_offer::{B256, OfferName};
+use obol_x402::{LocalCheck, MatchedPayment};
+use tokio::sync::mpsc;
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
-use crate::{Facilitator, Receipt};
-
-/// How a [`Cashier`] works.
-pub struct CashierConfig {
-    /// Journal file; created when missing, locked while open.
-    pub journal: PathBuf,
-    /// Facilitator base URLs for offers that name none, in order of preference.
-    pub default_facilitators: Vec<url::Url>,
-    /// Facilitators inside this process, by network name; they go before any URL.
-    pub local: Vec<(&'static str, Arc<dyn Facilitator>)>,
-    /// Bound on one `/verify`.
-    pub verify_timeout: Duration,
-    /// Bound on one `/settle`; an answer later than this is unknown.
-    pub settle_timeout: Duration,
-}
-
-/// Why a cashier could not open.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// Another process has the journal.
-    #[error("the journal {0} is in use by another process")]
-    InUse(PathBuf),
-    /// It cannot be read or written.
-    #[error("the journal {path} cannot be opened: {cause}")]
-    Journal {
-        /// Journal file.
-        path: PathBuf,
-        /// What the store said.
-        cause: String,
-    },
-}
-
-/// Why a payment was not admitted. [`Refusal::code`] is stable and documented.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// The same payment is being worked on. 409.
-    InProgress,
-    /// The same payment has bought an answer already. 409 with the receipt.
-    AlreadyUsed(Receipt),
-    /// The same payment was presented for another request. 409.
-    OtherRequest,
-    /// Its settlement is not known yet; never a 402. 503, retry the same payment.
-    Unsettled {
-        /// Hash, if one is known.
-        transaction: Option<String>,
-    },
-    /// The facilitator says it would not settle. 402.
-    Invalid {
-        /// The facilitator's word.
-        reason: String,
-    },
-    /// No facilitator gave a usable answer. 503, nothing moved.
-    FacilitatorUnavailable,
-    /// The journal cannot be written: no paid work. 503, nothing moved.
-    JournalUnavailable,
-}
-
-impl Refusal {
-    /// Stable identifier.
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::InProgress => "payment_in_progress",
-            Self::AlreadyUsed(_) => "payment_already_used",
-            Self::OtherRequest => "payment_for_other_request",
-            Self::Unsettled { .. } => "settlement_unknown",
-            Self::Invalid { .. } => "payment_invalid",
-            Self::FacilitatorUnavailable => "facilitator_unavailable",
-            Self::JournalUnavailable => "journal_unavailable",
-        }
-    }
-}
+use crate::{
+    CashierConfig, CashierStats, FacilitatorHealth, OpenError, PaymentPermit, Refusal,
+    claims::{Claim, ClaimKey, Claims},
+    doubts::Doubts,
+    http,
+    journal::{Journal, Row, WriteError},
+    pool::Pool,
+    recovery,
+    refusal::Known,
+    stats::Counters,
+    supported::Supported,
+};
 
 /// Admits payments and captures money. Cheap to clone.
 #[derive(Clone)]
-pub struct Cashier {}
+pub struct Cashier {
+    core: Arc<Core>,
+    /// Ends the background tasks when the last clone is gone.
+    _stop: Arc<DropGuard>,
+}
+
+/// What permits and background tasks share.
+pub(crate) struct Core {
+    pub journal: Journal,
+    pub doubts: Doubts,
+    pub pool: Pool,
+    pub counters: Arc<Counters>,
+    pub tasks: TaskTracker,
+    pub settle_timeout: Duration,
+    /// To the recovery task.
+    pub ask_again: mpsc::UnboundedSender<recovery::Case>,
+    claims: Arc<Claims>,
+}
 
 impl Cashier {
     /// Opens the journal and brings unfinished rows to a state that can be served:
@@ -91,13 +55,36 @@ impl Cashier {
     /// # Errors
     /// [`OpenError`].
     pub async fn open(config: CashierConfig) -> Result<Self, OpenError> {
-        let _ = config;
-        todo!()
+        let path = config.journal.clone();
+        let opened = tokio::task::spawn_blocking(move || Journal::open(&path)).await;
+        let (journal, unknown) =
+            opened.map_err(|error| OpenError::Corrupt { path: config.journal.clone(), cause: format!("reading it failed: {error}") })??;
+        let client = http::client().map_err(OpenError::Client)?;
+        let stop = CancellationToken::new();
+        let supported = Supported::open(&config.journal, stop.clone());
+        let (ask_again, cases) = mpsc::unbounded_channel();
+        let (settle_timeout, policy) = (config.settle_timeout, config.recovery);
+        let core = Arc::new(Core {
+            journal,
+            doubts: Doubts::default(),
+            pool: Pool::new(config, client, supported),
+            counters: Arc::default(),
+            tasks: TaskTracker::new(),
+            settle_timeout,
+            ask_again,
+            claims: Arc::default(),
+        });
+        for (key, row) in unknown {
+            core.doubt(key, row.fingerprint, row.transaction);
+        }
+        tokio::spawn(recovery::run(Arc::downgrade(&core), cases, policy, stop.clone()));
+        Ok(Self { core, _stop: Arc::new(stop.drop_guard()) })
     }
 
     /// Claims the payment, has it verified, and reserves it durably for one request.
     ///
-    /// `fingerprint` binds it to method, path, query and (as far as known) body.
+    /// `fingerprint` binds it to method, path, query and (as far as known) body. May be dropped at
+    /// any time: whatever was claimed or reserved is given back.
     ///
     /// # Errors
     /// [`Refusal`]; nothing has moved except where it says so.
@@ -108,72 +95,97 @@ impl Cashier {
         facilitators: &[url::Url],
         fingerprint: [u8; 32],
     ) -> Result<PaymentPermit, Refusal> {
-        let _ = (offer, payment, facilitators, fingerprint);
-        todo!()
+        let started = Instant::now();
+        let admitted = self.core.admit(offer, payment, facilitators, B256::from(fingerprint)).await;
+        let counters = &self.core.counters;
+        counters.admit_took(started.elapsed());
+        match &admitted {
+            Ok(_) => counters.admitted.add(),
+            Err(refusal) => counters.refuse(refusal),
+        }
+        admitted
     }
 
     /// Waits until every settlement that was begun has an outcome in the journal.
     pub async fn drain(&self) {
-        todo!()
+        self.core.tasks.close();
+        self.core.tasks.wait().await;
+        // If the disk refuses it, the rows are resolved at the next start.
+        let _ = self.core.journal.flush().await;
+    }
+
+    /// Counters since the start.
+    pub fn stats(&self) -> CashierStats {
+        self.core.counters.snapshot(self.core.doubts.len(), self.core.tasks.len())
+    }
+
+    /// How the facilitators seen so far do, by id.
+    pub fn facilitators(&self) -> Vec<FacilitatorHealth> {
+        self.core.pool.health()
+    }
+
+    /// Lets facilitators be known before their first payment, so that what they support is.
+    pub fn watch_facilitators(&self, urls: &[url::Url]) {
+        for url in urls {
+            self.core.pool.remote(url);
+        }
     }
 }
 
-/// Leave to call the upstream once for one reserved payment. Only [`Cashier::admit`] makes one.
-///
-/// Dropped without [`capture`](Self::capture), it releases the reservation: nothing is charged and
-/// the buyer may use the same payment again.
-#[derive(Debug)]
-pub struct PaymentPermit {
-    _private: (),
-}
+impl Core {
+    async fn admit(
+        self: &Arc<Self>,
+        offer: &OfferName,
+        payment: MatchedPayment,
+        facilitators: &[url::Url],
+        fingerprint: B256,
+    ) -> Result<PaymentPermit, Refusal> {
+        let key = payment.replay_key();
+        let signed = payment.local_check == LocalCheck::SignedByPayer;
+        let taken = |known: Option<Known>| known.and_then(|known| known.refusal(fingerprint)).unwrap_or(Refusal::InProgress);
 
-/// How a capture ended.
-#[derive(Debug)]
-pub enum Captured {
-    /// Money moved: the answer may leave.
-    Settled(Receipt, Delivery),
-    /// The facilitator refused cleanly: nothing moved. 402.
-    Refused {
-        /// The facilitator's word.
-        reason: String,
-    },
-    /// The facilitator was never asked: nothing moved. 503.
-    NotAsked,
-    /// Nobody knows yet. 503 with `Retry-After`, never a 402.
-    Unsettled {
-        /// Hash, if one is known.
-        transaction: Option<String>,
-    },
-}
-
-impl PaymentPermit {
-    /// The payment that was reserved.
-    pub fn payment(&self) -> &MatchedPayment {
-        todo!()
+        let first = if signed { ClaimKey::Replay(key) } else { ClaimKey::Payload(payment.payload_digest) };
+        let mut claim: Claim = self.claims.claim(first).map_err(taken)?;
+        // A payload that only the facilitator can check says nothing yet about its payer, unless it
+        // is the very one that was seen before.
+        let seen = self.journal.read(&key).map_err(|_| Refusal::JournalUnavailable)?;
+        if let Some(row) = seen
+            && (signed || row.payload.0 == payment.payload_digest)
+            && let Some(refusal) = row.known().refusal(fingerprint)
+        {
+            return Err(refusal);
+        }
+        if signed {
+            self.refuse_in_doubt(&payment, fingerprint)?;
+        }
+        let (member, payer) = self.pool.verify(&payment, facilitators).await?;
+        if payer != payment.authorization.from {
+            return Err(Refusal::Invalid { reason: "payer_mismatch".to_owned() });
+        }
+        if !signed {
+            claim.add(ClaimKey::Replay(key)).map_err(taken)?;
+        }
+        self.refuse_in_doubt(&payment, fingerprint)?;
+        let row = Row::new(offer, member.facilitator.id(), fingerprint, &payment);
+        let reservation = self.journal.reserve(key, row, claim).await.map_err(|error| match error {
+            WriteError::Conflict(row) => taken(Some(row.known())),
+            WriteError::Unavailable | WriteError::Illegal => Refusal::JournalUnavailable,
+        })?;
+        Ok(PaymentPermit::new(Arc::clone(self), payment, member, fingerprint, reservation))
     }
 
-    /// Takes the money: journal `settling`, ask the facilitator that verified, journal the outcome.
-    /// Runs in a task of its own, so that a buyer who leaves does not cut a settlement short.
-    pub async fn capture(self) -> Captured {
-        todo!()
+    /// While one payment of a payer is unknown for a request, no second one is taken for it.
+    fn refuse_in_doubt(&self, payment: &MatchedPayment, fingerprint: B256) -> Result<(), Refusal> {
+        match self.doubts.find(payment.authorization.from, fingerprint) {
+            Some(transaction) => Err(Refusal::Unsettled { transaction }),
+            None => Ok(()),
+        }
     }
 
-    /// Gives the payment back unused, e.g. when the upstream failed.
-    pub async fn release(self) {
-        todo!()
-    }
-}
-
-/// Held while a paid answer is on its way. Dropped without [`Delivery::complete`], the journal
-/// shows the payment as owed.
-#[derive(Debug)]
-pub struct Delivery {
-    _private: (),
-}
-
-impl Delivery {
-    /// The whole answer was handed to the buyer's connection.
-    pub fn complete(self) {
-        todo!()
+    /// Remembers an unknown outcome, and has the facilitator asked again.
+    pub fn doubt(&self, key: obol_x402::ReplayKey, fingerprint: B256, transaction: Option<String>) {
+        self.doubts.add(key, fingerprint, transaction);
+        // The receiver is gone only when the cashier is.
+        let _ = self.ask_again.send(recovery::Case { key, fingerprint });
     }
 }

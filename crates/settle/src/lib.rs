@@ -4,8 +4,28 @@
 //! Rule of the crate: the journal is written before the network is asked, and an unknown outcome
 //! is never a failed one.
 
+mod breaker;
 mod cashier;
+mod claims;
+mod config;
+mod doubts;
 mod facilitator;
+mod http;
+mod journal;
+mod outcome;
+mod permit;
+mod pool;
+mod recovery;
+mod refusal;
+mod stats;
+mod supported;
+#[cfg(test)]
+mod test_payment;
 
-pub use cashier::{Captured, Cashier, CashierConfig, Delivery, OpenError, PaymentPermit, Refusal};
+pub use cashier::Cashier;
+pub use config::{CashierConfig, OpenError, Recovery, Secret};
 pub use facilitator::{Facilitator, Receipt, SettleOutcome, VerifyOutcome};
+pub use permit::{Captured, Delivery, PaymentPermit};
+pub use pool::FacilitatorHealth;
+pub use refusal::Refusal;
+pub use stats::CashierStats;

@@ -1,0 +1,155 @@
+//! How a cashier works, and why one could not open.
+
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use crate::Facilitator;
+
+/// How a [`Cashier`](crate::Cashier) works. [`CashierConfig::new`] has the defaults.
+pub struct CashierConfig {
+    /// Journal file; created when missing, locked while open.
+    pub journal: PathBuf,
+    /// Facilitator base URLs for offers that name none, in order of preference.
+    pub default_facilitators: Vec<url::Url>,
+    /// Facilitators inside this process, by network name; they go before any URL.
+    pub local: Vec<(&'static str, Arc<dyn Facilitator>)>,
+    /// Bound on one `/verify`.
+    pub verify_timeout: Duration,
+    /// Bound on one `/settle`; an answer later than this is unknown.
+    pub settle_timeout: Duration,
+    /// Value of the `Authorization` header by facilitator base URL.
+    pub credentials: Vec<(url::Url, Secret)>,
+    /// When an unknown settlement is asked about again.
+    pub recovery: Recovery,
+}
+
+impl CashierConfig {
+    /// The defaults: no facilitator, 5 s for `/verify`, 60 s for `/settle`.
+    pub fn new(journal: impl Into<PathBuf>) -> Self {
+        Self {
+            journal: journal.into(),
+            default_facilitators: Vec::new(),
+            local: Vec::new(),
+            verify_timeout: Duration::from_secs(5),
+            settle_timeout: Duration::from_secs(60),
+            credentials: Vec::new(),
+            recovery: Recovery::default(),
+        }
+    }
+}
+
+/// When an unknown settlement is asked about again: after `first`, then at doubled intervals up to
+/// `longest`, `tries` times in all. A restart begins anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recovery {
+    /// Wait before the first question.
+    pub first: Duration,
+    /// Longest wait between two.
+    pub longest: Duration,
+    /// Questions in all.
+    pub tries: u32,
+}
+
+impl Default for Recovery {
+    fn default() -> Self {
+        Self { first: Duration::from_secs(10), longest: Duration::from_secs(600), tries: 16 }
+    }
+}
+
+impl Recovery {
+    /// Wait before question `n`, counted from 0; `None` when there are no more.
+    pub(crate) fn wait(&self, n: u32) -> Option<Duration> {
+        (n < self.tries).then(|| self.first.saturating_mul(2u32.saturating_pow(n)).min(self.longest))
+    }
+}
+
+/// A credential. Its `Debug` shows nothing of it.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps the value of an `Authorization` header, e.g. `Bearer …`.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// Why a cashier could not open. Nothing is ever deleted or overwritten.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another process has the journal.
+    #[error("the journal {0} is in use by another process; stop that one first, one journal serves one process")]
+    InUse(PathBuf),
+    /// It cannot be read or written.
+    #[error("the journal {path} cannot be opened: {cause}")]
+    Journal {
+        /// Journal file.
+        path: PathBuf,
+        /// What the store said.
+        cause: String,
+    },
+    /// It is damaged.
+    #[error(
+        "the journal {path} is damaged: {cause}; it was left as it is. Keep a copy of it, then restore a backup in its place. \
+         Moving it away lets obol start with an empty one, which no longer knows which payments were used"
+    )]
+    Corrupt {
+        /// Journal file.
+        path: PathBuf,
+        /// What is wrong.
+        cause: String,
+    },
+    /// Another version of obol wrote it.
+    #[error("the journal {path} has format {found}, this obol knows format {known}; use the version of obol that wrote it, or a newer one")]
+    Format {
+        /// Journal file.
+        path: PathBuf,
+        /// Format of the file.
+        found: u64,
+        /// Format of this program.
+        known: u64,
+    },
+    /// The HTTP client for facilitators could not be made.
+    #[error("no HTTP client for facilitators: {0}")]
+    Client(String),
+}
+
+impl OpenError {
+    /// Stable identifier.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::InUse(_) => "journal_in_use",
+            Self::Journal { .. } => "journal_unavailable",
+            Self::Corrupt { .. } => "journal_corrupt",
+            Self::Format { .. } => "journal_format",
+            Self::Client(_) => "facilitator_client",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_not_printed() {
+        assert_eq!(format!("{:?}", Secret::new("Bearer hunter2")), "Secret(…)");
+    }
+
+    #[test]
+    fn questions_become_rarer_and_end() {
+        let waits: Vec<_> = (0..18).filter_map(|n| Recovery::default().wait(n)).map(|w| w.as_secs()).collect();
+        assert_eq!(waits[..8], [10, 20, 40, 80, 160, 320, 600, 600]);
+        assert_eq!(waits.len(), 16);
+    }
+}

@@ -1,0 +1,75 @@
+//! What the writer can be told, and what it says.
+
+use std::any::Any;
+
+use obol_payment::Event;
+use obol_x402::ReplayKey;
+use tokio::sync::oneshot;
+
+use super::{
+    Reservation,
+    row::{Ask, Row},
+};
+use crate::Receipt;
+
+/// Why something was not written.
+#[derive(Debug)]
+pub(crate) enum WriteError {
+    /// The journal cannot be written now.
+    Unavailable,
+    /// The payment has a row already that does not allow it.
+    Conflict(Box<Row>),
+    /// The table of transitions does not allow it.
+    Illegal,
+}
+
+/// Facts that come with a transition.
+#[derive(Debug, Default)]
+pub(crate) struct Change {
+    /// Applied in order, in one write.
+    pub events: &'static [Event],
+    pub receipt: Option<Receipt>,
+    pub transaction: Option<String>,
+    pub reason: Option<String>,
+    pub ask: Option<Box<Ask>>,
+}
+
+impl Change {
+    pub fn new(events: &'static [Event]) -> Self {
+        Self { events, ..Self::default() }
+    }
+
+    pub fn receipt(mut self, receipt: Receipt) -> Self {
+        self.transaction = Some(receipt.transaction.clone());
+        self.receipt = Some(receipt);
+        self
+    }
+
+    pub fn transaction(mut self, transaction: Option<String>) -> Self {
+        self.transaction = transaction;
+        self
+    }
+
+    pub fn reason(mut self, reason: String) -> Self {
+        self.reason = Some(reason);
+        self
+    }
+}
+
+/// Kept until the write is durable, then dropped: claims, and tokens that a drain waits for.
+pub(crate) type Hold = Box<dyn Any + Send>;
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, WriteError>>;
+
+pub(super) enum Command {
+    /// Insert if never seen, or seen and usable again.
+    Reserve { key: ReplayKey, row: Row, reservation: Reservation, reply: Reply<Reservation> },
+    /// A transition that is given up when it cannot be written.
+    Try { key: ReplayKey, change: Change, reply: Reply<()> },
+    /// A transition that is a fact: kept and written again until it is durable.
+    Must { key: ReplayKey, change: Change, hold: Option<Hold>, reply: Option<Reply<()>> },
+    /// Undoes a reservation whose write failed but may have reached the disk.
+    Undo { key: ReplayKey },
+    /// Answered when everything before it is durable.
+    Flush { reply: Reply<()> },
+}

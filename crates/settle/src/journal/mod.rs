@@ -1,0 +1,160 @@
+//! The journal: one durable row per payment, written by one thread that commits many at once.
+//!
+//! A row is inserted or changed only as the table of `obol-payment` allows, inside the writer, so
+//! no two requests can both believe that a payment is theirs. Facts (money moved, an answer was
+//! delivered) are kept in memory and written again until they are durable.
+
+mod command;
+mod row;
+mod store;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::{
+    path::Path,
+    sync::{Arc, mpsc},
+};
+
+use obol_payment::Event;
+use obol_x402::ReplayKey;
+use tokio::sync::oneshot;
+
+pub(crate) use command::{Change, Hold, WriteError};
+pub(crate) use row::{Ask, Row};
+
+use self::{
+    command::Command,
+    store::{Opener, Store},
+};
+use crate::{OpenError, claims::Claim};
+
+/// A handle on the journal. The writer ends, and the file is unlocked, when the last one is gone.
+#[derive(Clone)]
+pub(crate) struct Journal {
+    store: Arc<Store>,
+    commands: mpsc::Sender<Command>,
+}
+
+impl Journal {
+    /// Opens the file, resolves what a crash left open, and returns the payments of unknown outcome.
+    pub fn open(path: &Path) -> Result<(Self, Vec<(ReplayKey, Row)>), OpenError> {
+        store::prepare(path).map_err(|error| OpenError::Journal { path: path.to_owned(), cause: error.to_string() })?;
+        Self::open_with(path, store::opener(path))
+    }
+
+    fn open_with(path: &Path, opener: Opener) -> Result<(Self, Vec<(ReplayKey, Row)>), OpenError> {
+        let store = Arc::new(Store::open(path, opener)?);
+        let unknown = store.restart().map_err(|error| store::storage_error(path, error))?;
+        let (commands, inbox) = mpsc::channel();
+        let writer_store = Arc::clone(&store);
+        std::thread::Builder::new()
+            .name("obol-journal".to_owned())
+            .spawn(move || writer::run(&writer_store, &inbox))
+            .map_err(|error| OpenError::Journal { path: path.to_owned(), cause: error.to_string() })?;
+        Ok((Self { store, commands }, unknown))
+    }
+
+    /// The row of a payment, as last committed. Reads a few cached pages; never waits for a write.
+    pub fn read(&self, key: &ReplayKey) -> Result<Option<Row>, WriteError> {
+        self.store.read(key).map_err(|error| {
+            tracing::error!(%error, payment = %key, "the journal cannot be read");
+            WriteError::Unavailable
+        })
+    }
+
+    /// Reserves a payment durably, for as long as the reservation is held.
+    pub async fn reserve(&self, key: ReplayKey, row: Row, claim: Claim) -> Result<Reservation, WriteError> {
+        let reservation = Reservation { journal: self.clone(), key, claim: Some(claim), undo: None };
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Reserve { key, row, reservation, reply });
+        answer.await.unwrap_or(Err(WriteError::Unavailable))
+    }
+
+    /// Writes that the facilitator is about to be asked; it must not be asked if this fails.
+    async fn begin(&self, key: ReplayKey, ask: Ask) -> Result<(), WriteError> {
+        let (reply, answer) = oneshot::channel();
+        let change = Change { ask: Some(Box::new(ask)), ..Change::new(&[Event::CaptureBegun]) };
+        self.send(Command::Try { key, change, reply });
+        answer.await.unwrap_or(Err(WriteError::Unavailable))
+    }
+
+    /// Has a fact written, in the order of the calls, and does not wait for it.
+    pub fn post(&self, key: ReplayKey, change: Change, hold: Option<Hold>) {
+        self.send(Command::Must { key, change, hold, reply: None });
+    }
+
+    /// As [`post`](Self::post), and waits until it is durable, however long that takes.
+    pub async fn record(&self, key: ReplayKey, change: Change) -> Result<(), WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Must { key, change, hold: None, reply: Some(reply) });
+        answer.await.unwrap_or(Err(WriteError::Unavailable))
+    }
+
+    /// Waits until everything that was said so far is durable; an error when it cannot be now.
+    pub async fn flush(&self) -> Result<(), WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Flush { reply });
+        answer.await.unwrap_or(Err(WriteError::Unavailable))
+    }
+
+    fn send(&self, command: Command) {
+        if self.commands.send(command).is_err() {
+            tracing::error!("the journal's writer is gone; the state on disk is resolved at the next start");
+        }
+    }
+}
+
+/// A payment reserved in the journal. Dropped, it writes what is true at that moment, and only then
+/// lets go of the claim.
+pub(crate) struct Reservation {
+    journal: Journal,
+    key: ReplayKey,
+    claim: Option<Claim>,
+    /// What happened if this is dropped; `None` when nothing is to be written.
+    undo: Option<&'static [Event]>,
+}
+
+impl Reservation {
+    /// The write was durable: from now on it is to be given back.
+    fn arm(&mut self) {
+        self.undo = Some(&[Event::GivenBack]);
+    }
+
+    /// The claim that goes with it.
+    pub fn claim(&self) -> Option<&Claim> {
+        self.claim.as_ref()
+    }
+
+    /// Writes that the facilitator is about to be asked.
+    pub async fn begin(&mut self, ask: Ask) -> Result<(), WriteError> {
+        // Whether the write reached the disk is not known before it is answered.
+        self.undo = Some(&[Event::SettleNotAsked]);
+        self.journal.begin(self.key, ask).await?;
+        self.undo = Some(&[Event::SettleUnknown]);
+        Ok(())
+    }
+
+    /// Writes how it ended. Claim and `hold` are let go when that is durable.
+    pub fn finish(mut self, change: Change, hold: impl Send + 'static) {
+        self.undo = None;
+        self.journal.post(self.key, change, Some(Box::new((self.claim.take(), hold))));
+    }
+
+    /// Gives the payment back, and waits until that is durable.
+    pub async fn release(mut self) {
+        self.undo = None;
+        // The claim goes with `self`, when the row says so. If the writer is gone, the row is
+        // released at the next start.
+        let _ = self.journal.record(self.key, Change::new(&[Event::GivenBack])).await;
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if let Some(events) = self.undo.take() {
+            let claim = self.claim.take();
+            self.journal.post(self.key, Change::new(events), Some(Box::new(claim)));
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The file: redb tables, opened, applied to and read.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{PoisonError, RwLock},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use obol_payment::{Event, next};
+use obol_x402::ReplayKey;
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, Table, TableDefinition};
+
+use super::{
+    command::{Change, Command, WriteError},
+    row::{KEY_LEN, Row, key_bytes, key_from_bytes},
+};
+use crate::OpenError;
+
+type Rows = TableDefinition<'static, &'static [u8; KEY_LEN], &'static [u8]>;
+type RowTable<'txn> = Table<'txn, &'static [u8; KEY_LEN], &'static [u8]>;
+
+/// Rows that work goes on for; a restart reads these and no others.
+const OPEN: Rows = TableDefinition::new("open");
+/// Rows that are done.
+const CLOSED: Rows = TableDefinition::new("closed");
+const META: TableDefinition<'static, &'static str, u64> = TableDefinition::new("meta");
+const FORMAT: u64 = 1;
+
+/// How long an open waits for a process that is just going.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Opens the database file; a seam for tests that let the disk fail.
+pub(super) type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
+
+/// The journal's file. `None` inside while it cannot be opened again after a failure.
+pub(super) struct Store {
+    database: RwLock<Option<Database>>,
+    opener: Opener,
+}
+
+pub(super) fn opener(path: &Path) -> Opener {
+    let path = path.to_owned();
+    Box::new(move || Builder::new().set_cache_size(16 << 20).set_check_integrity_on_open(true).create(&path))
+}
+
+/// Creates the file for its owner only, and its folder, durably.
+pub(super) fn prepare(path: &Path) -> std::io::Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)?.sync_all()?;
+    std::fs::File::open(folder)?.sync_all()
+}
+
+impl Store {
+    pub fn open(path: &Path, opener: Opener) -> Result<Self, OpenError> {
+        let started = Instant::now();
+        let database = loop {
+            match opener() {
+                Ok(database) => break database,
+                Err(DatabaseError::DatabaseAlreadyOpen) if started.elapsed() < LOCK_PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(error) => return Err(open_error(path, error)),
+            }
+        };
+        check_format(path, &database)?;
+        Ok(Self { database: RwLock::new(Some(database)), opener })
+    }
+
+    /// Opens the file anew: redb takes no more writes after one failed.
+    pub fn reopen(&self) {
+        let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        // The old one goes first, it holds the lock on the file.
+        *slot = None;
+        match (self.opener)() {
+            Ok(database) => *slot = Some(database),
+            Err(error) => tracing::error!(%error, "the journal cannot be opened again"),
+        }
+    }
+
+    pub fn read(&self, key: &ReplayKey) -> Result<Option<Row>, redb::Error> {
+        let slot = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let txn = slot.as_ref().ok_or(redb::Error::DatabaseClosed)?.begin_read()?;
+        let key = key_bytes(key);
+        for table in [OPEN, CLOSED] {
+            if let Some(value) = txn.open_table(table)?.get(&key)? {
+                return parse(value.value()).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Applies commands in order, in one durable transaction. The outer error means that nothing
+    /// of it counts (though some may have reached the disk).
+    pub fn apply(&self, commands: &mut [Command]) -> Result<Vec<Result<(), WriteError>>, redb::Error> {
+        let slot = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let txn = slot.as_ref().ok_or(redb::Error::DatabaseClosed)?.begin_write()?;
+        let now = now_ms();
+        let mut results = Vec::with_capacity(commands.len());
+        {
+            let mut tables = Tables { open: txn.open_table(OPEN)?, closed: txn.open_table(CLOSED)? };
+            for command in commands {
+                results.push(tables.apply(command, now)?);
+            }
+        }
+        txn.commit()?;
+        Ok(results)
+    }
+
+    /// Applies [`Event::Restarted`] to every open row, and returns those still open: the unknown.
+    pub fn restart(&self) -> Result<Vec<(ReplayKey, Row)>, redb::Error> {
+        let slot = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let txn = slot.as_ref().ok_or(redb::Error::DatabaseClosed)?.begin_write()?;
+        let mut unknown = Vec::new();
+        {
+            let mut tables = Tables { open: txn.open_table(OPEN)?, closed: txn.open_table(CLOSED)? };
+            let mut keys = Vec::new();
+            for entry in tables.open.iter()? {
+                keys.extend(key_from_bytes(entry?.0.value()));
+            }
+            for key in keys {
+                let change = Change::new(&[Event::Restarted]);
+                if let Ok(row) = tables.change(&key, &change, now_ms())?
+                    && row.state.is_open()
+                {
+                    unknown.push((key, row));
+                }
+            }
+        }
+        txn.commit()?;
+        Ok(unknown)
+    }
+}
+
+struct Tables<'txn> {
+    open: RowTable<'txn>,
+    closed: RowTable<'txn>,
+}
+
+impl Tables<'_> {
+    fn apply(&mut self, command: &mut Command, now: u64) -> Result<Result<(), WriteError>, redb::Error> {
+        Ok(match command {
+            Command::Reserve { key, row, .. } => self.reserve(key, row, now)?,
+            Command::Try { key, change, .. } | Command::Must { key, change, .. } => self.change(key, change, now)?.map(drop),
+            Command::Undo { key } => self.change(key, &Change::new(&[Event::GivenBack]), now)?.map(drop),
+            Command::Flush { .. } => Ok(()),
+        })
+    }
+
+    fn get(&self, key: &[u8; KEY_LEN]) -> Result<Option<Row>, redb::Error> {
+        for table in [&self.open, &self.closed] {
+            if let Some(value) = table.get(key)? {
+                return parse(value.value()).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    fn reserve(&mut self, key: &ReplayKey, row: &mut Row, now: u64) -> Result<Result<(), WriteError>, redb::Error> {
+        let key = key_bytes(key);
+        let existing = self.get(&key)?;
+        let Some(state) = next(existing.as_ref().map(|row| row.state), Event::Admitted) else {
+            return Ok(Err(existing.map_or(WriteError::Illegal, |row| WriteError::Conflict(Box::new(row)))));
+        };
+        if existing.is_some() {
+            self.closed.remove(&key)?;
+        }
+        (row.state, row.created, row.updated) = (state, now, now);
+        self.open.insert(&key, &*render(row)?)?;
+        Ok(Ok(()))
+    }
+
+    fn change(&mut self, key: &ReplayKey, change: &Change, now: u64) -> Result<Result<Row, WriteError>, redb::Error> {
+        let bytes = key_bytes(key);
+        let Some(mut row) = self.get(&bytes)? else { return Ok(Err(WriteError::Illegal)) };
+        let was_open = row.state.is_open();
+        for event in change.events {
+            match next(Some(row.state), *event) {
+                Some(state) => row.state = state,
+                None => return Ok(Err(WriteError::Conflict(Box::new(row)))),
+            }
+        }
+        row.updated = now;
+        row.receipt = change.receipt.clone().or(row.receipt);
+        row.transaction = change.transaction.clone().or(row.transaction);
+        row.reason = change.reason.clone().or(row.reason);
+        row.ask = change.ask.clone().or(row.ask).filter(|_| row.state.is_unsettled());
+        let value = render(&row)?;
+        if row.state.is_open() {
+            self.open.insert(&bytes, &*value)?;
+        } else {
+            if was_open {
+                self.open.remove(&bytes)?;
+            }
+            self.closed.insert(&bytes, &*value)?;
+        }
+        Ok(Ok(row))
+    }
+}
+
+fn render(row: &Row) -> Result<Vec<u8>, redb::Error> {
+    serde_json::to_vec(row).map_err(|error| redb::Error::Corrupted(error.to_string()))
+}
+
+fn parse(value: &[u8]) -> Result<Row, redb::Error> {
+    serde_json::from_slice(value).map_err(|error| redb::Error::Corrupted(format!("a row cannot be read: {error}")))
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn check_format(path: &Path, database: &Database) -> Result<(), OpenError> {
+    let found = format_of(database).map_err(|error| storage_error(path, error))?;
+    if found == FORMAT { Ok(()) } else { Err(OpenError::Format { path: path.to_owned(), found, known: FORMAT }) }
+}
+
+/// The file's format; a new file gets ours and its tables.
+fn format_of(database: &Database) -> Result<u64, redb::Error> {
+    let txn = database.begin_write()?;
+    let found = {
+        let mut meta = txn.open_table(META)?;
+        let found = meta.get("format")?.map(|value| value.value());
+        if found.is_none() {
+            meta.insert("format", FORMAT)?;
+        }
+        found
+    };
+    match found {
+        Some(other) if other != FORMAT => txn.abort()?,
+        _ => {
+            txn.open_table(OPEN)?;
+            txn.open_table(CLOSED)?;
+            txn.commit()?;
+        }
+    }
+    Ok(found.unwrap_or(FORMAT))
+}
+
+fn open_error(path: &Path, error: DatabaseError) -> OpenError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(path.to_owned()),
+        DatabaseError::UpgradeRequired(version) => corrupt(path, format!("it is a redb file of version {version}")),
+        DatabaseError::Storage(error) => storage_error(path, error.into()),
+        error => OpenError::Journal { path: path.to_owned(), cause: error.to_string() },
+    }
+}
+
+pub(super) fn storage_error(path: &Path, error: redb::Error) -> OpenError {
+    match error {
+        redb::Error::Corrupted(cause) => corrupt(path, cause),
+        // "Not a redb file": some other file has this name.
+        redb::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => corrupt(path, error.to_string()),
+        error => OpenError::Journal { path: path.to_owned(), cause: error.to_string() },
+    }
+}
+
+fn corrupt(path: &Path, cause: String) -> OpenError {
+    OpenError::Corrupt { path: PathBuf::from(path), cause }
+}

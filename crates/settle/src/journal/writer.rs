@@ -1,0 +1,92 @@
+//! The one writer: takes what has queued up during the last commit, and commits it as one.
+
+use std::{
+    sync::mpsc::{Receiver, RecvTimeoutError},
+    time::Duration,
+};
+
+use super::{
+    command::{Command, WriteError},
+    store::Store,
+};
+
+/// Most commands in one transaction.
+const MAX_BATCH: usize = 1024;
+/// Wait before facts that could not be written are tried again, when nothing else comes.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Runs until every sender is gone and all is written.
+pub(super) fn run(store: &Store, inbox: &Receiver<Command>) {
+    // Facts not yet durable. As they go first in every batch, nothing overtakes them, and while
+    // the disk refuses them nothing new is accepted: the list is bounded by the work in progress.
+    let mut backlog = Vec::new();
+    loop {
+        let (mut batch, gone) = next_batch(&mut backlog, inbox);
+        if batch.is_empty() && gone {
+            return;
+        }
+        match store.apply(&mut batch) {
+            Ok(results) => batch.into_iter().zip(results).for_each(|(command, result)| settle(command, result)),
+            Err(error) => {
+                tracing::error!(%error, commands = batch.len(), "the journal cannot be written");
+                backlog = batch.into_iter().filter_map(postpone).collect();
+                store.reopen();
+                if gone {
+                    tracing::error!(
+                        facts = backlog.len(),
+                        "the journal closes with unwritten facts; they are asked about at the next start"
+                    );
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The backlog and what has queued up; the flag says that no more will come.
+fn next_batch(backlog: &mut Vec<Command>, inbox: &Receiver<Command>) -> (Vec<Command>, bool) {
+    let mut batch = std::mem::take(backlog);
+    let first = if batch.is_empty() { inbox.recv().map_err(|_| RecvTimeoutError::Disconnected) } else { inbox.recv_timeout(RETRY) };
+    let gone = matches!(first, Err(RecvTimeoutError::Disconnected));
+    batch.extend(first.ok());
+    let room = MAX_BATCH.saturating_sub(batch.len());
+    batch.extend(inbox.try_iter().take(room));
+    (batch, gone)
+}
+
+/// Answers a command whose transaction is durable.
+fn settle(command: Command, result: Result<(), WriteError>) {
+    // A reply that nobody waits for any more is dropped: a reservation then gives itself back.
+    match command {
+        Command::Reserve { mut reservation, reply, .. } => drop(reply.send(result.map(|()| {
+            reservation.arm();
+            reservation
+        }))),
+        Command::Try { reply, .. } | Command::Flush { reply } => drop(reply.send(result)),
+        Command::Must { key, change, reply, hold } => {
+            if let Err(error) = &result {
+                tracing::error!(payment = %key, events = ?change.events, ?error, "a transition that the table does not allow was left out");
+            }
+            if let Some(reply) = reply {
+                drop(reply.send(result));
+            }
+            drop(hold);
+        }
+        Command::Undo { .. } => {}
+    }
+}
+
+/// Answers a command whose transaction failed, or keeps what must be written.
+fn postpone(command: Command) -> Option<Command> {
+    match command {
+        Command::Reserve { key, reply, .. } => {
+            drop(reply.send(Err(WriteError::Unavailable)));
+            Some(Command::Undo { key })
+        }
+        Command::Try { reply, .. } | Command::Flush { reply } => {
+            drop(reply.send(Err(WriteError::Unavailable)));
+            None
+        }
+        keep @ (Command::Must { .. } | Command::Undo { .. }) => Some(keep),
+    }
+}

@@ -1,0 +1,230 @@
+//! From a permit to money, and from money to a delivered answer.
+
+use std::{fmt, sync::Arc, time::Instant};
+
+use obol_offer::B256;
+use obol_payment::{Event, State};
+use obol_x402::{MatchedPayment, ReplayKey};
+use tokio::sync::oneshot;
+
+use crate::{
+    Receipt, SettleOutcome,
+    cashier::Core,
+    journal::{Ask, Change, Journal, Reservation},
+    pool::Member,
+    refusal::Known,
+    stats::Counters,
+};
+
+/// Leave to call the upstream once for one reserved payment. Only [`Cashier::admit`](crate::Cashier::admit) makes one.
+///
+/// Dropped without [`capture`](Self::capture), it releases the reservation: nothing is charged and
+/// the buyer may use the same payment again.
+pub struct PaymentPermit {
+    inner: Option<Inner>,
+    payment: Arc<MatchedPayment>,
+}
+
+struct Inner {
+    core: Arc<Core>,
+    payment: Arc<MatchedPayment>,
+    member: Arc<Member>,
+    fingerprint: B256,
+    reservation: Reservation,
+}
+
+/// How a capture ended.
+#[derive(Debug)]
+pub enum Captured {
+    /// Money moved: the answer may leave.
+    Settled(Receipt, Delivery),
+    /// The facilitator refused cleanly: nothing moved. 402.
+    Refused {
+        /// The facilitator's word.
+        reason: String,
+    },
+    /// The facilitator was never asked: nothing moved. 503.
+    NotAsked,
+    /// Nobody knows yet. 503 with `Retry-After`, never a 402.
+    Unsettled {
+        /// Hash, if one is known.
+        transaction: Option<String>,
+    },
+}
+
+impl fmt::Debug for PaymentPermit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PaymentPermit").field(&self.payment.replay_key()).finish()
+    }
+}
+
+impl PaymentPermit {
+    pub(crate) fn new(core: Arc<Core>, payment: MatchedPayment, member: Arc<Member>, fingerprint: B256, reservation: Reservation) -> Self {
+        let payment = Arc::new(payment);
+        let inner = Inner { core, payment: Arc::clone(&payment), member, fingerprint, reservation };
+        Self { inner: Some(inner), payment }
+    }
+
+    /// The payment that was reserved.
+    pub fn payment(&self) -> &MatchedPayment {
+        &self.payment
+    }
+
+    /// Takes the money: journal `settling`, ask the facilitator that verified, journal the outcome.
+    /// Runs in a task of its own, so that a buyer who leaves does not cut a settlement short.
+    pub async fn capture(mut self) -> Captured {
+        let Some(inner) = self.inner.take() else { return Captured::NotAsked };
+        let (reply, answer) = oneshot::channel();
+        let tasks = inner.core.tasks.clone();
+        tasks.spawn(async move {
+            // If nobody waits any more, the delivery in it is dropped, and the payment is owed.
+            let _ = reply.send(inner.capture().await);
+        });
+        answer.await.unwrap_or(Captured::Unsettled { transaction: None })
+    }
+
+    /// Gives the payment back unused, e.g. when the upstream failed.
+    pub async fn release(mut self) {
+        if let Some(Inner { core, reservation, .. }) = self.inner.take() {
+            core.counters.released.add();
+            reservation.release().await;
+        }
+    }
+}
+
+impl Drop for PaymentPermit {
+    fn drop(&mut self) {
+        if let Some(inner) = &self.inner {
+            inner.core.counters.released.add();
+        }
+    }
+}
+
+impl Inner {
+    async fn capture(mut self) -> Captured {
+        if let Some(transaction) = self.core.doubts.find(self.payment.authorization.from, self.fingerprint) {
+            self.core.counters.released.add();
+            self.reservation.release().await;
+            return Captured::Unsettled { transaction };
+        }
+        let Some(ask) = Ask::of(&self.payment) else { return self.not_asked("the payment is not text".to_owned()) };
+        if self.reservation.begin(ask).await.is_err() {
+            return self.not_asked("the journal cannot be written".to_owned());
+        }
+        let started = Instant::now();
+        let outcome = self.ask().await;
+        self.core.counters.settle_took(started.elapsed());
+        match outcome {
+            SettleOutcome::Settled(receipt) => self.settled(receipt),
+            SettleOutcome::Refused { reason } => self.refused(reason),
+            SettleOutcome::NotAsked { cause } => self.not_asked(cause),
+            SettleOutcome::Pending { transaction } => self.unsettled(None, "pending".to_owned(), Some(transaction)),
+            SettleOutcome::Unknown { cause, transaction } => self.unsettled(Some(Event::SettleUnknown), cause, transaction),
+        }
+    }
+
+    /// Asks once; a pending transaction is asked about, identically, exactly once more.
+    async fn ask(&self) -> SettleOutcome {
+        let bound = self.core.settle_timeout;
+        let first = self.member.settle(&self.payment, bound).await;
+        let SettleOutcome::Pending { transaction } = first else { return first };
+        let change = Change::new(&[Event::SettlePending]).transaction(Some(transaction.clone()));
+        self.core.journal.post(self.payment.replay_key(), change, None);
+        match self.member.settle(&self.payment, bound).await {
+            SettleOutcome::Pending { .. } | SettleOutcome::NotAsked { .. } => SettleOutcome::Pending { transaction },
+            SettleOutcome::Refused { reason } => {
+                SettleOutcome::Unknown { cause: format!("refused after a transaction was sent: {reason}"), transaction: Some(transaction) }
+            }
+            SettleOutcome::Unknown { cause, transaction: hash } => {
+                SettleOutcome::Unknown { cause, transaction: hash.or(Some(transaction)) }
+            }
+            settled @ SettleOutcome::Settled(_) => settled,
+        }
+    }
+
+    fn settled(self, receipt: Receipt) -> Captured {
+        let Self { core, payment, .. } = &self;
+        core.counters.settled.add();
+        let delivery = Delivery {
+            pending: Some(Pending { journal: core.journal.clone(), counters: Arc::clone(&core.counters), key: payment.replay_key() }),
+        };
+        let change = Change::new(&[Event::SettleSettled]).receipt(receipt.clone());
+        self.finish(State::Settled, Some(receipt.clone()), None, change);
+        Captured::Settled(receipt, delivery)
+    }
+
+    fn refused(self, reason: String) -> Captured {
+        self.core.counters.settle_refused.add();
+        let change = Change::new(&[Event::SettleRefused]).reason(reason.clone());
+        self.finish(State::Refused, None, None, change);
+        Captured::Refused { reason }
+    }
+
+    fn not_asked(self, cause: String) -> Captured {
+        tracing::warn!(payment = %self.payment.replay_key(), facilitator = self.member.facilitator.id(), cause, "not settled: never asked");
+        self.core.counters.settle_not_asked.add();
+        self.finish(State::Released, None, None, Change::new(&[Event::SettleNotAsked]));
+        Captured::NotAsked
+    }
+
+    fn unsettled(self, event: Option<Event>, cause: String, transaction: Option<String>) -> Captured {
+        let key = self.payment.replay_key();
+        tracing::error!(payment = %key, facilitator = self.member.facilitator.id(), cause, transaction, "the settlement's outcome is unknown");
+        self.core.counters.settle_unknown.add();
+        // Before the claim is let go, so that no second payment slips in between.
+        self.core.doubt(key, self.fingerprint, transaction.clone());
+        let (state, events): (_, &[Event]) = match event {
+            Some(_) => (State::Unknown, &[Event::SettleUnknown]),
+            None => (State::Pending, &[Event::SettlePending]),
+        };
+        let change = Change::new(events).transaction(transaction.clone());
+        self.finish(state, None, transaction.clone(), change);
+        Captured::Unsettled { transaction }
+    }
+
+    /// Copies learn the outcome at once, the journal as soon as the disk allows.
+    fn finish(self, state: State, receipt: Option<Receipt>, transaction: Option<String>, change: Change) {
+        if let Some(claim) = self.reservation.claim() {
+            claim.tell(&Known { state, fingerprint: self.fingerprint, receipt, transaction });
+        }
+        self.reservation.finish(change, self.core.tasks.token());
+    }
+}
+
+/// Held while a paid answer is on its way. Dropped without [`Delivery::complete`], the journal
+/// shows the payment as owed.
+#[derive(Debug)]
+pub struct Delivery {
+    pending: Option<Pending>,
+}
+
+struct Pending {
+    journal: Journal,
+    counters: Arc<Counters>,
+    key: ReplayKey,
+}
+
+impl fmt::Debug for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.key.fmt(f)
+    }
+}
+
+impl Delivery {
+    /// The whole answer was handed to the buyer's connection.
+    pub fn complete(mut self) {
+        if let Some(Pending { journal, counters, key }) = self.pending.take() {
+            counters.delivered.add();
+            journal.post(key, Change::new(&[Event::Delivered]), None);
+        }
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if let Some(Pending { journal, counters, key }) = self.pending.take() {
+            counters.owed.add();
+            journal.post(key, Change::new(&[Event::DeliveryFailed]), None);
+        }
+    }
+}

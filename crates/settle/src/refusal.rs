@@ -1,0 +1,84 @@
+//! Why a payment was not admitted.
+
+use obol_offer::B256;
+use obol_payment::{Answer, State};
+
+use crate::Receipt;
+
+/// Why a payment was not admitted. [`Refusal::code`] is stable and documented.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The same payment is being worked on. 409.
+    InProgress,
+    /// The same payment has bought an answer already. 409 with the receipt.
+    AlreadyUsed(Receipt),
+    /// The same payment was presented for another request. 409.
+    OtherRequest,
+    /// Its settlement is not known yet; never a 402. 503, retry the same payment.
+    Unsettled {
+        /// Hash, if one is known.
+        transaction: Option<String>,
+    },
+    /// The facilitator says it would not settle. 402.
+    Invalid {
+        /// The facilitator's word.
+        reason: String,
+    },
+    /// No facilitator gave a usable answer. 503, nothing moved.
+    FacilitatorUnavailable,
+    /// The journal cannot be written: no paid work. 503, nothing moved.
+    JournalUnavailable,
+}
+
+impl Refusal {
+    /// Every code, in the order of the variants.
+    pub const CODES: [&'static str; 7] = [
+        "payment_in_progress",
+        "payment_already_used",
+        "payment_for_other_request",
+        "settlement_unknown",
+        "payment_invalid",
+        "facilitator_unavailable",
+        "journal_unavailable",
+    ];
+
+    /// Stable identifier.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::InProgress => "payment_in_progress",
+            Self::AlreadyUsed(_) => "payment_already_used",
+            Self::OtherRequest => "payment_for_other_request",
+            Self::Unsettled { .. } => "settlement_unknown",
+            Self::Invalid { .. } => "payment_invalid",
+            Self::FacilitatorUnavailable => "facilitator_unavailable",
+            Self::JournalUnavailable => "journal_unavailable",
+        }
+    }
+}
+
+/// What is known of a payment that was seen before.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub state: State,
+    pub fingerprint: B256,
+    pub receipt: Option<Receipt>,
+    pub transaction: Option<String>,
+}
+
+impl Known {
+    /// Why the same payment is refused for a request; `None` when it may be used again.
+    pub fn refusal(self, fingerprint: B256) -> Option<Refusal> {
+        match Answer::of(self.state) {
+            Answer::Usable => None,
+            Answer::InProgress => Some(Refusal::InProgress),
+            Answer::AlreadyUsed if self.fingerprint != fingerprint => Some(Refusal::OtherRequest),
+            Answer::AlreadyUsed => Some(match self.receipt {
+                Some(receipt) => Refusal::AlreadyUsed(receipt),
+                None => Refusal::Unsettled { transaction: self.transaction },
+            }),
+            Answer::Unsettled => Some(Refusal::Unsettled { transaction: self.transaction }),
+            Answer::Void => Some(Refusal::Invalid { reason: "authorization_expired".to_owned() }),
+        }
+    }
+}
