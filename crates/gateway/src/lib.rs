@@ -1,12 +1,42 @@
 //! The x402 gateway: listeners, framing guard, routing, the permit layer and the streaming proxy.
+//!
+//! The way of a request: the framing guard (refuses ambiguous messages before the HTTP library
+//! sees them) → routing on one canonical path → a `402`, or a payment that matches this route's
+//! own terms → [`obol_settle::Cashier::admit`] → a [`Passage`] → the upstream → capture → answer.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+mod admin;
+mod body;
+mod connection;
+mod forward;
+mod framing;
+mod headers;
+mod limits;
+mod metrics;
+mod offers;
+mod page;
+mod permit;
+mod problem;
+mod proxy;
+mod request_id;
+mod respond;
+mod serve;
+mod upgrade;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwapOption;
 use obol_reconcile::RouteTable;
 use obol_settle::Cashier;
+pub use permit::{Passage, Spent};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Bounds and addresses of a gateway.
 #[derive(Clone, Debug)]
@@ -16,11 +46,14 @@ pub struct GatewayConfig {
     pub public_url: Option<url::Url>,
     /// Largest request head in bytes.
     pub max_head_bytes: usize,
+    /// How long a connection may take for a request head, and be idle between two.
+    pub head_timeout: Duration,
     /// Connections served at once.
     pub max_connections: usize,
     /// Unpaid challenges per second and client address; more get 429. 0 means no bound.
     pub challenge_rate: u32,
-    /// Bound on the upstream's time to response headers.
+    /// Bound on the upstream's time to response headers, counted from when the request's body
+    /// last moved.
     pub upstream_timeout: Duration,
     /// How long a drain waits for requests in progress.
     pub drain_timeout: Duration,
@@ -31,6 +64,7 @@ impl Default for GatewayConfig {
         Self {
             public_url: None,
             max_head_bytes: 64 * 1024,
+            head_timeout: Duration::from_secs(30),
             max_connections: 10_000,
             challenge_rate: 0,
             upstream_timeout: Duration::from_secs(300),
@@ -44,23 +78,55 @@ pub type TableHandle = Arc<ArcSwapOption<RouteTable>>;
 
 /// A gateway, not yet listening. Cheap to clone.
 #[derive(Clone)]
-pub struct Gateway {}
+pub struct Gateway {
+    config: GatewayConfig,
+    table: TableHandle,
+    cashier: Cashier,
+}
 
 impl Gateway {
     /// A gateway that serves `table` and is paid through `cashier`.
     pub fn new(config: GatewayConfig, table: TableHandle, cashier: Cashier) -> Self {
-        let _ = (config, table, cashier);
-        todo!()
+        Self { config, table, cashier }
     }
 
     /// Serves buyers on `public` and `/healthz`, `/readyz`, `/metrics` on `admin` until `shutdown`,
-    /// then drains.
+    /// then drains: no new connections, requests in progress finish within `drain_timeout`, and
+    /// every settlement that was begun has its outcome in the journal.
     ///
     /// # Errors
     /// When a listener fails for good.
     pub async fn run(self, public: TcpListener, admin: TcpListener, shutdown: CancellationToken) -> std::io::Result<()> {
-        let _ = (public, admin, shutdown);
-        todo!()
+        let stop = CancellationToken::new();
+        let shared = Arc::new(serve::Shared {
+            proxy: proxy::Proxy::new(self.config.upstream_timeout).map_err(std::io::Error::other)?,
+            metrics: metrics::Metrics::new(),
+            offers: offers::Offers::new(),
+            ids: request_id::RequestIds::new(),
+            clients: limits::ClientRate::new(self.config.challenge_rate),
+            clock: limits::Clock::start(),
+            tasks: TaskTracker::new(),
+            stop: stop.clone(),
+            draining: AtomicBool::new(false),
+            config: self.config,
+            table: self.table,
+            cashier: self.cashier,
+        });
+        // Operators watch the drain, so their listener ends last.
+        let operators = CancellationToken::new();
+        let watch = tokio::spawn(admin::run(shared.clone(), admin, operators.clone()));
+        let operators = operators.drop_guard();
+        connection::accept(shared.clone(), public, shutdown).await;
+        shared.draining.store(true, Ordering::Relaxed);
+        shared.tasks.close();
+        if tokio::time::timeout(shared.config.drain_timeout, shared.tasks.wait()).await.is_err() {
+            tracing::warn!(left = shared.tasks.len(), "requests were still in progress at the end of the drain");
+            stop.cancel();
+            shared.tasks.wait().await;
+        }
+        shared.cashier.drain().await;
+        drop(operators);
+        watch.await.map_err(std::io::Error::other)
     }
 }
 

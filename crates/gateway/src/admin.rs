@@ -1,0 +1,76 @@
+//! The separate listener for operators: `/healthz`, `/readyz`, `/metrics`.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::serve::Shared;
+
+/// Operators are few.
+const MAX_CONNECTIONS: usize = 64;
+
+/// Serves operators until `stop`.
+pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener, stop: CancellationToken) {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let next = async {
+            let slot = slots.clone().acquire_owned().await.ok();
+            (slot, listener.accept().await)
+        };
+        let (slot, stream) = tokio::select! {
+            () = stop.cancelled() => return,
+            (slot, Ok((stream, _))) = next => (slot, stream),
+            else => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        while connections.try_join_next().is_some() {}
+        let shared = shared.clone();
+        connections.spawn(async move {
+            let _slot = slot;
+            let service = service_fn(|request: Request<Incoming>| std::future::ready(Ok::<_, Infallible>(answer(&shared, &request))));
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(Duration::from_secs(30))
+                .serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "admin connection ended");
+            }
+        });
+    }
+}
+
+fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    const TEXT: &str = "text/plain; charset=utf-8";
+    let (status, content_type, body) = match (request.method(), request.uri().path()) {
+        (&(Method::GET | Method::HEAD), "/healthz") => (StatusCode::OK, TEXT, "ok\n".to_owned()),
+        (&(Method::GET | Method::HEAD), "/readyz") => {
+            let (status, word) = match () {
+                () if shared.is_draining() => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+                () if shared.table.load().is_none() => (StatusCode::SERVICE_UNAVAILABLE, "no routes loaded yet\n"),
+                () => (StatusCode::OK, "ready\n"),
+            };
+            (status, TEXT, word.to_owned())
+        }
+        (&(Method::GET | Method::HEAD), "/metrics") => {
+            if let Some(table) = shared.table.load().as_ref() {
+                shared.offers.prune(table, &shared.metrics);
+            }
+            (StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", shared.metrics.encode())
+        }
+        (_, "/healthz" | "/readyz" | "/metrics") => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "use GET\n".to_owned()),
+        _ => (StatusCode::NOT_FOUND, TEXT, "see /healthz, /readyz, /metrics\n".to_owned()),
+    };
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}

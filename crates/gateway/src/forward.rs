@@ -1,0 +1,349 @@
+//! From a matched payment to the upstream and back: admit, forward, capture, hand out.
+
+use std::{
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
+use http_body_util::BodyExt as _;
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+use obol_offer::Terms;
+use obol_settle::{Captured, Delivery, PaymentPermit, Receipt, Refusal};
+use obol_x402::MatchedPayment;
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    body::{Body, Progress, RequestBody, UpstreamBody},
+    headers::{self, Forwarded},
+    limits::InFlight,
+    metrics::NetworkLabel,
+    permit::{Passage, Spent},
+    problem::{self, Problem},
+    proxy::{UpstreamError, upstream_uri},
+    respond::{self, Answer, Reason},
+    serve::{Shared, Visit, known_length},
+    upgrade,
+};
+
+/// Longest body that is read and digested before the upstream is called, in bytes.
+const MAX_DIGESTED: u64 = 1024 * 1024;
+/// Bound on reading such a body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Milliseconds spent per step, for `Server-Timing`.
+#[derive(Default)]
+struct Timing(String);
+
+impl Timing {
+    fn add(&mut self, step: &str, since: Instant) {
+        let micros = since.elapsed().as_micros();
+        let comma = if self.0.is_empty() { "" } else { ", " };
+        // Writing to a string cannot fail.
+        let _ = write!(self.0, "{comma}{step};dur={}.{:03}", micros / 1000, micros % 1000);
+    }
+}
+
+/// What is carried past the upstream's answer.
+struct Carried {
+    terms: Option<Terms>,
+    in_flight: InFlight,
+    buyer: Option<OnUpgrade>,
+    timing: Timing,
+}
+
+impl Shared {
+    /// Forwards one request whose payment, if the route has a price, was matched.
+    pub(crate) async fn forward(&self, mut visit: Visit, mut request: Request<Incoming>) -> Answer {
+        let offer = visit.entry.offer.clone();
+        let limits = &offer.limits;
+        let Some(in_flight) = visit.state.enter(limits.max_in_flight) else {
+            let message = "as many requests as this offer takes are in progress";
+            return respond::problem(&problem::too_many_requests("too_many_in_flight", message, Duration::from_secs(1)));
+        };
+        if let Some(rps) = limits.rps
+            && let Err(wait) = visit.state.bucket.take(self.clock.nanos(), rps)
+        {
+            return respond::problem(&problem::too_many_requests("too_many_requests", "this offer's rate is used up", wait));
+        }
+        let max_body = limits.max_body_bytes.unwrap_or(u64::MAX);
+        if known_length(request.body()).is_some_and(|length| length > max_body) {
+            return respond::problem(&problem::body_too_large());
+        }
+        let websocket = upgrade::wants_websocket(&request);
+        let buyer = websocket.then(|| hyper::upgrade::on(&mut request));
+        let mut carried = Carried { terms: None, in_flight, buyer, timing: Timing::default() };
+        let (passage, request) = match visit.payment.take() {
+            None => match Passage::free(&visit.entry) {
+                Some(passage) => (passage, request.map(|body| stream(body, max_body))),
+                None => {
+                    return self.answer_again(&visit, &Reason { code: "payment_missing", message: "no payment".into(), hint: "" }, None);
+                }
+            },
+            Some(payment) => {
+                carried.terms = Some(payment.terms.clone());
+                match self.admit(&visit, payment, request, max_body, &mut carried.timing).await {
+                    Ok((permit, request)) => (Passage::paid(permit), request),
+                    Err(answer) => return *answer,
+                }
+            }
+        };
+        let request = match self.outgoing(&visit, request, passage.permit(), websocket) {
+            Ok(request) => request,
+            Err(error) => {
+                tracing::warn!(request_id = ?visit.id, offer = %offer.name, %error, "no upstream request can be made");
+                return respond::problem(&problem::upstream_unreachable());
+            }
+        };
+        let asked = Instant::now();
+        let (spent, answer) = self.proxy.forward(passage, request, websocket).await;
+        carried.timing.add("upstream", asked);
+        match answer {
+            Ok(answer) => self.answered(&visit, spent, answer, carried).await,
+            Err(error) => self.upstream_failed(&visit, spent, error, &carried).await,
+        }
+    }
+
+    /// Reads a short body, then has the payment admitted for exactly this request.
+    async fn admit(
+        &self,
+        visit: &Visit,
+        payment: MatchedPayment,
+        request: Request<Incoming>,
+        max_body: u64,
+        timing: &mut Timing,
+    ) -> Result<(PaymentPermit, Request<RequestBody>), Box<Answer>> {
+        let started = Instant::now();
+        let (parts, body) = request.into_parts();
+        let body = match known_length(&body) {
+            Some(length) if length <= MAX_DIGESTED => match tokio::time::timeout(BODY_TIMEOUT, body.collect()).await {
+                Ok(Ok(body)) => RequestBody::Ready(body.to_bytes()),
+                Ok(Err(_)) => return Err(Box::new(respond::problem(&problem::body_broken()))),
+                Err(_) => return Err(Box::new(respond::problem(&problem::body_timeout()))),
+            },
+            _ => stream(body, max_body),
+        };
+        let request = Request::from_parts(parts, body);
+        let fingerprint = fingerprint(&request, visit);
+        let terms = payment.terms.clone();
+        let offer = &visit.entry.offer;
+        match self.cashier.admit(&offer.name, payment, &offer.facilitators, fingerprint).await {
+            Ok(permit) => {
+                timing.add("verify", started);
+                Ok((permit, request))
+            }
+            Err(refusal) => Err(Box::new(self.refused(visit, &terms, refusal))),
+        }
+    }
+
+    fn refused(&self, visit: &Visit, terms: &Terms, refusal: Refusal) -> Answer {
+        let code = refusal.code();
+        visit.state.count_payment(&self.metrics, Some(terms), code);
+        tracing::info!(request_id = ?visit.id, offer = %visit.entry.offer.name, code, "payment not admitted");
+        let conflict = |message, hint| Problem::new(StatusCode::CONFLICT, code, message, hint);
+        match refusal {
+            Refusal::Invalid { reason } => {
+                let hint = "sign a new payment; this one cannot be settled";
+                self.answer_again(visit, &Reason { code, message: reason, hint }, Some(terms))
+            }
+            Refusal::InProgress => respond::problem(
+                &conflict("this payment is being worked on", "wait for the answer of the first request, or send it again later").retry(1),
+            ),
+            Refusal::AlreadyUsed(receipt) => {
+                let problem = conflict("this payment has bought an answer already", "sign a new payment for a new answer");
+                let mut answer = respond::problem(&problem.transaction(Some(receipt.transaction.clone())));
+                respond::receipts(answer.headers_mut(), terms, Ok(&receipt));
+                answer
+            }
+            Refusal::OtherRequest => respond::problem(&conflict(
+                "this payment was presented with another request",
+                "repeat that request unchanged, or sign a new payment",
+            )),
+            Refusal::Unsettled { transaction } => respond::problem(&problem::settlement_unknown(transaction)),
+            _ => respond::problem(&unavailable(code)),
+        }
+    }
+
+    /// The price once more, with the reason why the payment did not do.
+    fn answer_again(&self, visit: &Visit, reason: &Reason, terms: Option<&Terms>) -> Answer {
+        let Some(quote) = &visit.entry.quote else { return respond::problem(&problem::not_found()) };
+        let mut answer = respond::challenge(&visit.entry, quote, &visit.url, Some(reason), false);
+        if let Some(terms) = terms {
+            let why: String = reason.message.chars().take(120).collect();
+            respond::receipts(answer.headers_mut(), terms, Err(&why));
+        }
+        answer
+    }
+
+    /// The request as the upstream gets it.
+    fn outgoing(
+        &self,
+        visit: &Visit,
+        request: Request<RequestBody>,
+        permit: Option<&PaymentPermit>,
+        websocket: bool,
+    ) -> Result<Request<RequestBody>, http::Error> {
+        let offer = &visit.entry.offer;
+        let (mut parts, body) = request.into_parts();
+        parts.uri = upstream_uri(offer, &visit.path, parts.uri.query())?;
+        parts.version = Version::HTTP_11;
+        parts.extensions.clear();
+        let prefix = offer.path.as_str().trim_end_matches('/');
+        let about = Forwarded { peer: visit.peer, proto: visit.proto, host: &visit.host, prefix, request_id: &visit.id };
+        headers::to_upstream(&mut parts.headers, &about);
+        if let Some(permit) = permit {
+            let payment = permit.payment();
+            parts.headers.insert(headers::PAYER, HeaderValue::try_from(payment.authorization.from.to_string())?);
+            parts.headers.insert(headers::PAYMENT, HeaderValue::try_from(payment.replay_key().to_string())?);
+        }
+        if websocket {
+            upgrade::set_handshake(&mut parts.headers);
+        }
+        Ok(Request::from_parts(parts, body))
+    }
+
+    async fn upstream_failed(&self, visit: &Visit, spent: Spent, error: UpstreamError, carried: &Carried) -> Answer {
+        spent.release().await;
+        let problem = error.problem();
+        self.uncharged(visit, carried, problem.code, error.is_upstreams());
+        respond::problem(&problem)
+    }
+
+    fn uncharged(&self, visit: &Visit, carried: &Carried, code: &'static str, upstreams: bool) {
+        if upstreams {
+            visit.state.count_upstream_error(&self.metrics, code);
+            tracing::warn!(request_id = ?visit.id, offer = %visit.entry.offer.name, code, "upstream failed");
+        }
+        if carried.terms.is_some() {
+            visit.state.count_payment(&self.metrics, carried.terms.as_ref(), "released");
+        }
+    }
+
+    /// The upstream answered: charge or release, then hand out.
+    async fn answered(&self, visit: &Visit, spent: Spent, mut answer: Response<Incoming>, mut carried: Carried) -> Answer {
+        let status = answer.status();
+        let refused = match status {
+            StatusCode::PAYMENT_REQUIRED => Some(problem::upstream_payment_required()),
+            StatusCode::SWITCHING_PROTOCOLS if carried.buyer.is_none() || !upgrade::is_websocket(answer.headers()) => {
+                Some(problem::upgrade_failed())
+            }
+            _ => None,
+        };
+        if let Some(problem) = refused {
+            spent.release().await;
+            self.uncharged(visit, &carried, problem.code, true);
+            return respond::problem(&problem);
+        }
+        let upstream = (status == StatusCode::SWITCHING_PROTOCOLS).then(|| hyper::upgrade::on(&mut answer));
+        headers::to_buyer(answer.headers_mut());
+        if status.as_u16() >= 400 {
+            spent.release().await;
+            self.uncharged(visit, &carried, "upstream_status", false);
+            return self.hand_out(visit, answer, carried, None, None);
+        }
+        let asked = Instant::now();
+        let captured = spent.capture().await;
+        let Some(terms) = carried.terms.clone() else { return self.hand_out(visit, answer, carried, upstream, None) };
+        let took = asked.elapsed();
+        carried.timing.add("settle", asked);
+        self.metrics.settle.get_or_create(&NetworkLabel { network: terms.network.name.to_owned() }).observe(took.as_secs_f64());
+        let outcome = |code: &str| visit.state.count_payment(&self.metrics, Some(&terms), code);
+        match captured {
+            Some(Captured::Settled(receipt, delivery)) => {
+                outcome("settled");
+                visit.state.count_captured(&self.metrics, &terms);
+                self.charged(answer.headers_mut(), &terms, &receipt, &carried.timing);
+                self.hand_out(visit, answer, carried, upstream, Some(delivery))
+            }
+            Some(Captured::Refused { reason }) => {
+                outcome("settlement_refused");
+                let hint = "nothing was charged; sign a new payment";
+                self.answer_again(visit, &Reason { code: "settlement_refused", message: reason, hint }, Some(&terms))
+            }
+            Some(Captured::Unsettled { transaction }) => {
+                outcome("settlement_unknown");
+                respond::problem(&problem::settlement_unknown(transaction))
+            }
+            Some(Captured::NotAsked) | None => {
+                outcome("settlement_not_asked");
+                respond::problem(&problem::settlement_not_asked())
+            }
+        }
+    }
+
+    /// Headers of a paid answer.
+    fn charged(&self, answer: &mut HeaderMap, terms: &Terms, receipt: &Receipt, timing: &Timing) {
+        respond::receipts(answer, terms, Ok(receipt));
+        answer.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+        // Older caches read these instead.
+        answer.remove(header::EXPIRES);
+        answer.append(header::ACCESS_CONTROL_EXPOSE_HEADERS, respond::EXPOSED);
+        if !answer.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
+            answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        }
+        if let Ok(value) = HeaderValue::from_str(&timing.0) {
+            answer.append(HeaderName::from_static("server-timing"), value);
+        }
+    }
+
+    /// Streams the upstream's answer, or opens the tunnel.
+    fn hand_out(
+        &self,
+        visit: &Visit,
+        answer: Response<Incoming>,
+        carried: Carried,
+        upstream: Option<OnUpgrade>,
+        delivery: Option<Delivery>,
+    ) -> Answer {
+        let (mut parts, body) = answer.into_parts();
+        parts.version = Version::HTTP_11;
+        parts.extensions.clear();
+        if let (Some(buyer), Some(upstream)) = (carried.buyer, upstream) {
+            tracing::debug!(request_id = ?visit.id, "websocket");
+            upgrade::set_handshake(&mut parts.headers);
+            upgrade::tunnel(&self.tasks, self.stop.clone(), buyer, upstream, delivery, carried.in_flight);
+            return Response::from_parts(parts, Body::empty());
+        }
+        Response::from_parts(parts, Body::Upstream(Box::new(UpstreamBody::new(body, delivery, carried.in_flight))))
+    }
+}
+
+fn unavailable(code: &'static str) -> Problem {
+    let message = match code {
+        "facilitator_unavailable" => "no facilitator can verify payments at the moment",
+        "journal_unavailable" => "payments cannot be recorded at the moment",
+        _ => "the payment cannot be taken at the moment",
+    };
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, message, "nothing was charged; the same payment may be sent again later").retry(5)
+}
+
+fn stream(inner: Incoming, left: u64) -> RequestBody {
+    RequestBody::Stream { inner, left, progress: Progress::new() }
+}
+
+/// What a payment is bound to: method, path, query, and the body where it is short and of known
+/// length. An answer to a longer one is never replayed, so its length and type are enough.
+fn fingerprint(request: &Request<RequestBody>, visit: &Visit) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    let mut part = |bytes: &[u8]| {
+        // Lengths first, so that no two lists of parts are the same bytes.
+        hash.update((bytes.len() as u64).to_be_bytes());
+        hash.update(bytes);
+    };
+    part(request.method().as_str().as_bytes());
+    part(visit.path.as_str().as_bytes());
+    part(request.uri().query().unwrap_or_default().as_bytes());
+    match request.body() {
+        RequestBody::Ready(body) => {
+            part(b"body");
+            part(&Sha256::digest(body));
+        }
+        RequestBody::Stream { .. } => {
+            part(b"stream");
+            for name in [header::CONTENT_LENGTH, header::CONTENT_TYPE] {
+                part(request.headers().get(name).map_or(&[], HeaderValue::as_bytes));
+            }
+        }
+    }
+    hash.finalize().into()
+}

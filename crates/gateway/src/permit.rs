@@ -1,0 +1,52 @@
+//! Leave to reach an upstream, as a type: forwarding takes a [`Passage`] by value, and there are
+//! only two ways to one. Forwarding unpaid, or twice for one payment, does not compile.
+
+use obol_reconcile::Entry;
+use obol_settle::{Captured, PaymentPermit};
+
+/// Leave to call an upstream once: for a reserved payment, or because the route is free.
+#[derive(Debug)]
+pub struct Passage(Option<PaymentPermit>);
+
+impl Passage {
+    /// For a reserved payment.
+    pub fn paid(permit: PaymentPermit) -> Self {
+        Self(Some(permit))
+    }
+
+    /// For a free route; `None` when the route has a price.
+    pub fn free(entry: &Entry) -> Option<Self> {
+        entry.quote.is_none().then_some(Self(None))
+    }
+
+    /// The payment that opens it, if one does.
+    pub fn permit(&self) -> Option<&PaymentPermit> {
+        self.0.as_ref()
+    }
+
+    /// Uses it up. What is left can be captured or released, and nothing else.
+    pub fn spend(self) -> Spent {
+        Spent(self.0)
+    }
+}
+
+/// A passage that was used.
+#[derive(Debug)]
+pub struct Spent(Option<PaymentPermit>);
+
+impl Spent {
+    /// Takes the money; `None` when the route was free.
+    pub async fn capture(self) -> Option<Captured> {
+        match self.0 {
+            Some(permit) => Some(permit.capture().await),
+            None => None,
+        }
+    }
+
+    /// Gives the payment back unused.
+    pub async fn release(self) {
+        if let Some(permit) = self.0 {
+            permit.release().await;
+        }
+    }
+}

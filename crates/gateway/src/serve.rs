@@ -1,0 +1,347 @@
+//! The way of a request up to the point where an upstream is needed: nothing here waits.
+
+use std::{
+    borrow::Cow,
+    net::IpAddr,
+    sync::{Arc, atomic::AtomicBool, atomic::Ordering},
+    time::{Instant, SystemTime},
+};
+
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
+use hyper::body::{Body as _, Incoming};
+use obol_offer::CanonicalPath;
+use obol_reconcile::{Entry, RouteTable};
+use obol_settle::Cashier;
+use obol_x402::{MatchedPayment, Mismatch, Payment, PaymentHeaders, match_payment, wire};
+use time::OffsetDateTime;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    GatewayConfig, TableHandle,
+    body::Body,
+    framing::{FramingRefusal, valid_host},
+    headers::REQUEST_ID,
+    limits::{ClientRate, Clock},
+    metrics::{CodeLabel, Metrics},
+    offers::{OfferState, Offers},
+    problem,
+    proxy::Proxy,
+    request_id::RequestIds,
+    respond::{self, Answer, Reason},
+};
+
+/// What all connections share.
+pub(crate) struct Shared {
+    pub config: GatewayConfig,
+    pub table: TableHandle,
+    pub cashier: Cashier,
+    pub proxy: Proxy,
+    pub metrics: Metrics,
+    pub offers: Offers,
+    pub ids: RequestIds,
+    pub clients: ClientRate,
+    pub clock: Clock,
+    /// Connections and tunnels, for the drain.
+    pub tasks: TaskTracker,
+    /// Ends what the drain did not.
+    pub stop: CancellationToken,
+    pub draining: AtomicBool,
+}
+
+/// An answer, now or later. Most answers need no waiting, and so no boxed future.
+pub(crate) enum Served {
+    Now(Answer),
+    Later(BoxFuture<'static, Answer>),
+}
+
+/// A request that may go on to its upstream once its payment, if any, is admitted.
+pub(crate) struct Visit {
+    pub entry: Arc<Entry>,
+    pub state: Arc<OfferState>,
+    pub path: CanonicalPath,
+    /// As the buyer wrote it, with port.
+    pub host: String,
+    pub proto: &'static str,
+    /// What is bought, as told to buyers and facilitators.
+    pub url: String,
+    pub peer: IpAddr,
+    pub id: HeaderValue,
+    /// `None` on a free route.
+    pub payment: Option<MatchedPayment>,
+}
+
+enum Decision {
+    Answer(Answer, Option<Arc<OfferState>>),
+    Forward(Box<Visit>),
+}
+
+impl From<problem::Problem> for Decision {
+    fn from(problem: problem::Problem) -> Self {
+        Self::Answer(respond::problem(&problem), None)
+    }
+}
+
+impl Shared {
+    /// Serves one request.
+    pub(crate) fn serve(self: &Arc<Self>, request: Request<Incoming>, peer: IpAddr, refusal: Option<FramingRefusal>) -> Served {
+        let log = Log { id: self.ids.of(request.headers()), started: Instant::now(), head: request.method() == Method::HEAD };
+        if let Some(refusal) = refusal {
+            self.metrics.framing_refused.get_or_create(&CodeLabel { code: refusal.code() }).inc();
+            let mut answer = respond::problem(&problem::framing(refusal));
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            tracing::info!(request_id = ?log.id, %peer, code = refusal.code(), "framing refused");
+            return Served::Now(log.finish(answer));
+        }
+        match self.decide(&request, peer, &log.id) {
+            Decision::Answer(answer, state) => {
+                if let Some(state) = state {
+                    state.count(answer.status());
+                }
+                tracing::debug!(request_id = ?log.id, %peer, method = %request.method(), path = request.uri().path(), status = answer.status().as_u16());
+                Served::Now(log.finish(answer))
+            }
+            Decision::Forward(visit) => {
+                let shared = self.clone();
+                Served::Later(Box::pin(async move {
+                    let (state, offer, path) = (visit.state.clone(), visit.entry.offer.clone(), visit.path.clone());
+                    let method = request.method().clone();
+                    let answer = shared.forward(*visit, request).await;
+                    state.count(answer.status());
+                    let milliseconds = u64::try_from(log.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+                    let status = answer.status().as_u16();
+                    tracing::info!(request_id = ?log.id, offer = %offer.name, %peer, %method, %path, status, milliseconds, "served");
+                    log.finish(answer)
+                }))
+            }
+        }
+    }
+
+    fn decide(&self, request: &Request<Incoming>, peer: IpAddr, id: &HeaderValue) -> Decision {
+        let table = self.table.load();
+        let Some(table) = table.as_ref() else { return problem::not_ready().into() };
+        if request.method() == Method::CONNECT {
+            return problem::connect_refused().into();
+        }
+        if request.version() == Version::HTTP_2 && !has_plain_length(request.headers()) {
+            return problem::ambiguous_length().into();
+        }
+        let Some(host) = host_of(request) else { return problem::bad_host().into() };
+        let path = match CanonicalPath::parse(request.uri().path()) {
+            Ok(path) => path,
+            Err(error) => return problem::path_ambiguous(error).into(),
+        };
+        if let Some(document) = table.document(path.as_str()) {
+            return match *request.method() {
+                Method::GET | Method::HEAD => Decision::Answer(respond::document(document), None),
+                Method::OPTIONS if respond::is_preflight(request.method(), request.headers()) => {
+                    Decision::Answer(respond::preflight(request.headers()), None)
+                }
+                _ => {
+                    let mut answer = respond::problem(&problem::method_not_allowed());
+                    answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+                    Decision::Answer(answer, None)
+                }
+            };
+        }
+        let Some(entry) = table.find(routing_host(host).as_deref(), &path) else { return problem::not_found().into() };
+        let state = self.offers.of(&entry.offer, &self.metrics);
+        if entry.offer.drain_until.is_some() && entry.offer.is_drained(OffsetDateTime::now_utc()) {
+            return Decision::Answer(respond::problem(&problem::offer_stopped()), Some(state));
+        }
+        let proto = self.proto(request.headers(), peer);
+        let url = self.resource_url(proto, host, &path, request.uri().query());
+        let payment = match self.payment(table, entry, &state, &url, request, peer) {
+            Ok(payment) => payment,
+            Err(answer) => return Decision::Answer(*answer, Some(state)),
+        };
+        let (entry, host, id) = (entry.clone(), host.to_owned(), id.clone());
+        Decision::Forward(Box::new(Visit { entry, state, path, host, proto, url, peer, id, payment }))
+    }
+
+    /// The payment of a request, already matched; `None` on a free route; else what is answered.
+    fn payment(
+        &self,
+        table: &RouteTable,
+        entry: &Entry,
+        state: &OfferState,
+        url: &str,
+        request: &Request<Incoming>,
+        peer: IpAddr,
+    ) -> Result<Option<MatchedPayment>, Box<Answer>> {
+        let Some(quote) = &entry.quote else { return Ok(None) };
+        let headers = request.headers();
+        if respond::is_preflight(request.method(), headers) {
+            return Err(Box::new(respond::preflight(headers)));
+        }
+        let raw = |name| headers.get_all(name).into_iter().map(HeaderValue::as_bytes).collect();
+        let decoded = match obol_x402::decode(&PaymentHeaders { v2: raw(wire::PAYMENT_SIGNATURE), v1: raw(wire::X_PAYMENT) }) {
+            Ok(decoded) => decoded,
+            Err(error) => {
+                state.count_payment(&self.metrics, None, error.code());
+                return Err(Box::new(respond::problem(&problem::payment_header(&error))));
+            }
+        };
+        let html = respond::wants_html(headers);
+        let Some(payment) = decoded else {
+            if let Err(wait) = self.clients.take(peer, self.clock) {
+                let message = "too many requests without a payment from this address";
+                return Err(Box::new(respond::problem(&problem::too_many_requests("challenge_rate", message, wait))));
+            }
+            state.challenges.inc();
+            return Err(Box::new(respond::challenge(entry, quote, url, None, html)));
+        };
+        match_any(table, entry, &payment, url).map(Some).map_err(|mismatch| {
+            state.count_payment(&self.metrics, None, mismatch.code());
+            let reason = Reason { code: mismatch.code(), message: mismatch.to_string(), hint: hint(&mismatch) };
+            Box::new(respond::challenge(entry, quote, url, Some(&reason), html))
+        })
+    }
+
+    /// How buyers reach us. A tunnel on the same machine may say that it speaks TLS to them.
+    fn proto(&self, headers: &HeaderMap, peer: IpAddr) -> &'static str {
+        let tls = match &self.config.public_url {
+            Some(url) => url.scheme() == "https",
+            None => peer.is_loopback() && headers.get("x-forwarded-proto").is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"https")),
+        };
+        if tls { "https" } else { "http" }
+    }
+
+    fn resource_url(&self, proto: &str, host: &str, path: &CanonicalPath, query: Option<&str>) -> String {
+        /// A header has to carry it; a longer query is left out.
+        const MAX_QUERY: usize = 1024;
+        let query = query.filter(|query| query.len() <= MAX_QUERY);
+        let mut url = String::with_capacity(proto.len() + host.len() + path.as_str().len() + query.map_or(4, |q| q.len() + 4));
+        match &self.config.public_url {
+            Some(public) => url.push_str(public.as_str().trim_end_matches('/')),
+            None => url.extend([proto, "://", host]),
+        }
+        url.push_str(path.as_str());
+        if let Some(query) = query {
+            url.push('?');
+            url.push_str(query);
+        }
+        url
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// Against the price of now, else against the one before, while it is good.
+fn match_any(table: &RouteTable, entry: &Entry, payment: &Payment, url: &str) -> Result<MatchedPayment, Mismatch> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let offer = &entry.offer;
+    let is_ours = |resource: &str| {
+        let Ok(resource) = url::Url::parse(resource) else { return false };
+        let Ok(path) = CanonicalPath::parse(resource.path()) else { return false };
+        table.find(offer.hostname.as_ref().map(AsRef::as_ref), &path).is_some_and(|found| found.offer.name == offer.name)
+    };
+    let quote = entry.quote.as_ref().ok_or(Mismatch::NoSuchTerms)?;
+    let mismatch = match match_payment(payment, quote, url, now, is_ours) {
+        Ok(matched) => return Ok(matched),
+        Err(mismatch) => mismatch,
+    };
+    match &entry.previous {
+        Some((previous, until)) if *until > OffsetDateTime::now_utc() => {
+            match_payment(payment, previous, url, now, is_ours).map_err(|_| mismatch)
+        }
+        _ => Err(mismatch),
+    }
+}
+
+fn hint(mismatch: &Mismatch) -> &'static str {
+    match mismatch {
+        Mismatch::NoSuchTerms => "sign exactly one of the accepted payments in this answer",
+        Mismatch::Authorization(_) => "sign the amount, payee and asset of this answer",
+        Mismatch::Expired => "sign again with a later validBefore",
+        Mismatch::NotYetValid => "check the clock, or sign with validAfter in the past",
+        Mismatch::OtherResource => "pay with the resource URL of this answer",
+        _ => "sign one of the accepted payments in this answer",
+    }
+}
+
+/// The one host a request is for, as written; empty for HTTP/1.0 without `Host`. `None` when it
+/// is for two, or for none that could be one.
+fn host_of<B>(request: &Request<B>) -> Option<&str> {
+    let mut hosts = request.headers().get_all(header::HOST).into_iter();
+    let given = hosts.next().map(|host| host.to_str().unwrap_or_default());
+    if hosts.next().is_some() {
+        return None;
+    }
+    match (request.uri().authority().map(http::uri::Authority::as_str), given) {
+        (None, None) => Some("").filter(|_| request.version() == Version::HTTP_10),
+        (Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => None,
+        (Some(host), _) | (None, Some(host)) => valid_host(host.as_bytes()).then_some(host),
+    }
+}
+
+/// Lower case, without port and final dot.
+fn routing_host(host: &str) -> Option<Cow<'_, str>> {
+    let end = if host.starts_with('[') { host.find(']').map_or(host.len(), |i| i + 1) } else { host.find(':').unwrap_or(host.len()) };
+    let name = host.get(..end).unwrap_or_default().trim_end_matches('.');
+    match name {
+        "" => None,
+        name if name.bytes().any(|b| b.is_ascii_uppercase()) => Some(Cow::Owned(name.to_ascii_lowercase())),
+        name => Some(Cow::Borrowed(name)),
+    }
+}
+
+/// HTTP/2 has framing of its own, but an upstream over HTTP/1.1 must not see two lengths.
+fn has_plain_length(headers: &HeaderMap) -> bool {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).into_iter();
+    let plain = |value: &HeaderValue| !value.is_empty() && value.as_bytes().iter().all(u8::is_ascii_digit);
+    lengths.next().is_none_or(plain) && lengths.next().is_none()
+}
+
+struct Log {
+    id: HeaderValue,
+    started: Instant,
+    head: bool,
+}
+
+impl Log {
+    fn finish(self, mut answer: Answer) -> Answer {
+        if self.head
+            && answer.status() != StatusCode::NO_CONTENT
+            && let Body::Ready(body) = answer.body_mut()
+        {
+            let length = std::mem::take(body).len();
+            answer.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        answer.headers_mut().insert(REQUEST_ID, self.id);
+        answer
+    }
+}
+
+/// The length of a body, where its head tells it.
+pub(crate) fn known_length(body: &Incoming) -> Option<u64> {
+    body.size_hint().exact()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(uri: &str, host: Option<&str>, version: Version) -> Option<String> {
+        let mut request = Request::builder().uri(uri).version(version);
+        if let Some(host) = host {
+            request = request.header(header::HOST, host);
+        }
+        host_of(&request.body(()).unwrap()).map(str::to_owned)
+    }
+
+    #[test]
+    fn a_request_has_one_host() {
+        assert_eq!(host("/", Some("A:1"), Version::HTTP_11).as_deref(), Some("A:1"));
+        assert_eq!(host("http://a/", Some("A"), Version::HTTP_2).as_deref(), Some("a"));
+        assert_eq!(host("http://a/", Some("b"), Version::HTTP_2), None);
+        assert_eq!(host("/", None, Version::HTTP_10).as_deref(), Some(""));
+        assert_eq!(host("/", None, Version::HTTP_11), None);
+        assert_eq!(host("http://u@a/", None, Version::HTTP_2), None);
+        assert_eq!(routing_host("A.Example.:80").as_deref(), Some("a.example"));
+        assert_eq!(routing_host("[::1]:80").as_deref(), Some("[::1]"));
+        assert_eq!(routing_host(""), None);
+    }
+}
