@@ -1,5 +1,7 @@
 //! What came back.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use obol_offer::{Amount, Network};
@@ -96,15 +98,20 @@ pub(crate) fn receipt(response: &Response) -> Option<SettleResponse> {
     [PAYMENT_RESPONSE, X_PAYMENT_RESPONSE].iter().find_map(|name| Receipt::decode(response.headers().get(*name)?.as_bytes()))
 }
 
-/// The start of a body that is not worth failing for: what came until the limit, the end or a break.
-pub(crate) async fn read_some(response: &mut Response, limit: usize) -> Bytes {
+/// The start of a body that is not worth failing for: what came until the limit, the end, a break
+/// or the time-out.
+pub(crate) async fn read_some(response: &mut Response, limit: usize, timeout: Duration) -> Bytes {
     let mut all = Vec::new();
-    while let Ok(Some(part)) = response.chunk().await {
-        let room = limit.saturating_sub(all.len());
-        all.extend_from_slice(part.get(..room).unwrap_or(&part));
-        if all.len() >= limit {
-            break;
+    let read = async {
+        while let Ok(Some(part)) = response.chunk().await {
+            let room = limit.saturating_sub(all.len());
+            all.extend_from_slice(part.get(..room).unwrap_or(&part));
+            if all.len() >= limit {
+                break;
+            }
         }
-    }
+    };
+    // What has come so far is kept either way.
+    let _ = tokio::time::timeout(timeout, read).await;
     all.into()
 }

@@ -77,7 +77,7 @@ pub async fn pay(wallet: &Wallet, request: PayRequest) -> Result<Answer, PayErro
     if response.status() != StatusCode::PAYMENT_REQUIRED {
         return Ok(Answer::new(response, None));
     }
-    let text = read_some(&mut response, MAX_CHALLENGE_BODY).await;
+    let text = read_some(&mut response, MAX_CHALLENGE_BODY, *timeout).await;
     let header = response.headers().get(PAYMENT_REQUIRED).map(HeaderValue::as_bytes);
     let received = Received::parse(header, &text).map_err(|e| PayError::Challenge(e.to_string()))?;
     let (offered, terms) = choose(&received, &request.max, request.network)?;
@@ -139,7 +139,7 @@ impl Sending<'_> {
             let (reason, pause) = match self.attempt.send(&self.client, Some(&self.payment)).await {
                 Ok(response) if response.status() == StatusCode::PAYMENT_REQUIRED => {
                     // After a send whose outcome is open, "refused" may mean "used already".
-                    return Err(match (refusal(response).await, sent) {
+                    return Err(match (refusal(response, self.attempt.timeout).await, sent) {
                         (reason, 1) => self.refused(reason),
                         (reason, _) => self.unknown(reason, transaction),
                     });
@@ -185,9 +185,9 @@ fn undecided(response: &Response, receipt: Option<&SettleResponse>, repeated: bo
 }
 
 /// The server's reason for a second `402`.
-async fn refusal(mut response: Response) -> String {
+async fn refusal(mut response: Response, timeout: Duration) -> String {
     let settled = receipt(&response).and_then(|receipt| receipt.error_reason);
-    let text = read_some(&mut response, MAX_CHALLENGE_BODY).await;
+    let text = read_some(&mut response, MAX_CHALLENGE_BODY, timeout).await;
     let header = response.headers().get(PAYMENT_REQUIRED).map(HeaderValue::as_bytes);
     let challenge = Received::parse(header, &text).ok().and_then(|received| received.error);
     let reason = settled.or(challenge).unwrap_or_else(|| "it gives no reason".to_owned());
@@ -199,3 +199,7 @@ pub(crate) fn unreachable(url: &Url, reason: String) -> PayError {
     let _ = shown.set_password(None);
     PayError::Unreachable { url: shown.to_string(), reason }
 }
+
+#[cfg(test)]
+#[path = "pay_tests.rs"]
+mod tests;

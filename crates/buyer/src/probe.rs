@@ -43,7 +43,7 @@ pub struct Probe {
 pub async fn quote(url: &Url, method: Method, headers: HeaderMap, timeout: Duration) -> Result<Probe, PayError> {
     let attempt = Attempt { url, method: &method, headers: &headers, body: None, timeout };
     let mut response = attempt.send(&client(url)?, None).await.map_err(|reason| unreachable(url, reason))?;
-    let body = read_some(&mut response, MAX_CHALLENGE_BODY).await;
+    let body = read_some(&mut response, MAX_CHALLENGE_BODY, timeout).await;
     let status = response.status();
     let headers = std::mem::take(response.headers_mut());
     let header = headers.get(PAYMENT_REQUIRED).map(http::HeaderValue::as_bytes);

@@ -11,6 +11,8 @@ use crate::{
 
 /// Longest reason in a receipt, in characters: some facilitators quote whole RPC errors.
 const MAX_REASON_CHARS: usize = 120;
+/// Longest payer or transaction in a receipt, in characters; on EVM chains they have 42 and 66.
+const MAX_ID_CHARS: usize = 128;
 /// Longest receipt header that is read.
 const MAX_RECEIPT_BYTES: usize = 16 * 1024;
 
@@ -28,6 +30,8 @@ impl Receipt {
     pub fn new(settled: &SettleResponse, network: &Network) -> Self {
         let mut receipt = settled.clone();
         receipt.error_reason = receipt.error_reason.map(|reason| truncate(&reason, MAX_REASON_CHARS).to_owned());
+        receipt.payer = receipt.payer.map(|payer| truncate(&payer, MAX_ID_CHARS).to_owned());
+        receipt.transaction = truncate(&receipt.transaction, MAX_ID_CHARS).to_owned();
         receipt.network = network.caip2();
         let v2 = STANDARD.encode(json(&receipt));
         if network.in_v1 {

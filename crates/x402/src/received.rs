@@ -109,27 +109,31 @@ struct RawEntry {
 }
 
 impl Received {
-    /// Reads the challenge of a `402`: the v2 header when there is one, else the v1 body.
+    /// Reads the challenge of a `402`: the v2 header when there is one, else the body, which is v1's
+    /// place but holds v2 at some sellers.
     ///
     /// # Errors
     /// [`ReceivedError`] when neither is a challenge.
     pub fn parse(header: Option<&[u8]>, body: &[u8]) -> Result<Self, ReceivedError> {
         let Some(header) = header else {
-            return Self::from_json(body, Version::V1);
+            return Self::from_json(body, None);
         };
         let json = Some(header).filter(|h| h.len() <= MAX_CHALLENGE_HEADER).and_then(from_base64).ok_or(ReceivedError::Header)?;
-        Self::from_json(&json, Version::V2)
+        Self::from_json(&json, Some(Version::V2))
     }
 
-    fn from_json(json: &[u8], version: Version) -> Result<Self, ReceivedError> {
+    /// `expected` is the only version its place allows; a body may be of either.
+    fn from_json(json: &[u8], expected: Option<Version>) -> Result<Self, ReceivedError> {
         let raw: RawChallenge = match serde_json::from_slice(json) {
             Ok(raw) => raw,
-            Err(_) if version == Version::V1 => return Err(ReceivedError::NoTerms),
+            Err(_) if expected.is_none() => return Err(ReceivedError::NoTerms),
             Err(e) => return Err(ReceivedError::Malformed(truncate(&e.to_string(), 160).to_owned())),
         };
-        if raw.x402_version != u64::from(version.number()) {
-            return Err(ReceivedError::Malformed(format!("x402Version {} in a version {} challenge", raw.x402_version, version.number())));
-        }
+        let version = match (raw.x402_version, expected) {
+            (1, None) => Version::V1,
+            (2, None | Some(Version::V2)) => Version::V2,
+            (other, _) => return Err(ReceivedError::Malformed(format!("x402Version {other} does not belong here"))),
+        };
         let error = raw.error.as_ref().and_then(Value::as_str).map(|text| truncate(text, 400).to_owned());
         // An entry of a scheme that we do not know may have any shape; it hides no other.
         let offers = raw

@@ -18,6 +18,8 @@ fn recorded_challenges_are_read() {
     let v2 = Received::parse(Some(header(&golden["v2_bazaar_4_accepts_402"]["challenge"]).as_bytes()), b"{}").unwrap();
     assert_eq!((v2.version, v2.offers.len(), v2.error.as_deref()), (Version::V2, 4, Some("Payment required")));
     assert_eq!(v2.offers[2].terms().unwrap().amount, Amount::from(30_000));
+    let in_body = Received::parse(None, golden["v2_exact_eip3009_unpaid_402"]["challenge"].to_string().as_bytes()).unwrap();
+    assert_eq!((in_body.version, in_body.offers.len()), (Version::V2, 1));
     let v1 = Received::parse(None, golden["v1_exact_unpaid_402"]["body"].to_string().as_bytes()).unwrap();
     let terms = v1.offers[0].terms().unwrap();
     assert_eq!((terms.network.chain_id, terms.amount, terms.max_timeout_seconds), (84532, Amount::from(10_000), 60));
