@@ -494,7 +494,9 @@ impl Checker {
     fn drain(&mut self, spec: &OfferSpec) -> Option<OffsetDateTime> {
         let grace = spec.drain_grace_period.as_deref().map_or(Some(DEFAULT_DRAIN), parse_duration);
         let Some(grace) = grace else {
-            self.refuse("drain_grace_period", "spec.drainGracePeriod", "is no duration of at most 30 days", "write e.g. 1h, 90s or 0s");
+            let text: String = spec.drain_grace_period.iter().flat_map(|text| text.chars()).take(40).collect();
+            let message = format!("`{text}` is no duration of at most 30 days");
+            self.refuse("drain_grace_period", "spec.drainGracePeriod", message, "write e.g. 1h, 90s or 0s");
             return None;
         };
         let at = spec.drain_at.as_deref()?;

@@ -14,6 +14,7 @@ mod generated;
 mod init;
 mod lock;
 mod parse;
+mod put_text;
 mod scalar;
 mod schema;
 mod stack;
