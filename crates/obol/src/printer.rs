@@ -6,7 +6,6 @@ use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 use serde::Serialize;
-use serde_json::json;
 
 use crate::{
     args::Output,
@@ -151,21 +150,24 @@ pub fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
-/// `{"error":{code,message,where,fix}}`; several problems are listed in `problems` too.
-pub fn error_json(problems: &[Problem]) -> serde_json::Value {
-    match problems {
-        [one] => json!({ "error": one }),
-        several => {
-            let first = several.first();
-            json!({ "error": {
-                "code": first.map(|p| &p.code),
-                "message": first.map(|p| &p.message),
-                "where": first.and_then(|p| p.at.as_ref()),
-                "fix": first.map(|p| &p.fix),
-                "problems": several,
-            }})
-        }
-    }
+/// `{"error":{code,message,where,fix}}`, the first problem; when there are several, `problems` has all.
+#[derive(Serialize)]
+struct ErrorDocument<'a> {
+    error: ErrorBody<'a>,
+}
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    #[serde(flatten)]
+    first: Option<&'a Problem>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    problems: &'a [Problem],
+}
+
+fn error_json(problems: &[Problem]) -> String {
+    let several = if problems.len() > 1 { problems } else { &[] };
+    let document = ErrorDocument { error: ErrorBody { first: problems.first(), problems: several } };
+    serde_json::to_string(&document).unwrap_or_default()
 }
 
 /// A plain table: a bold head, columns by width, no lines.

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 pub use more::{CompletionsArgs, DiffArgs, QuickstartArgs, SandboxCommand, SchemaArgs, SchemaWhat};
 pub use pay::PayArgs;
-pub use sell::{DeleteArgs, EditArgs, ListArgs, SellCommand, SellHttpArgs, StartArgs, StatusArgs, StopArgs, TestArgs};
+pub use sell::{DeleteArgs, EditArgs, SellCommand, SellHttpArgs, StartArgs, StatusArgs, StopArgs, TestArgs};
 pub use stack::{InitArgs, InstallServiceArgs, LogFormat, PurgeArgs, StackCommand, UpArgs};
 
 /// Sell an HTTP service per request over x402, from your own machine.
@@ -23,17 +23,28 @@ pub use stack::{InitArgs, InstallServiceArgs, LogFormat, PurgeArgs, StackCommand
     arg_required_else_help = true,
     after_help = "\
 Examples:
-  obol quickstart                                    see a paid request on this machine, no network needed
+  obol quickstart
   obol stack init --network base-sepolia --pay-to 0x…
   obol sell http weather --upstream http://localhost:9000 --price 0.001
   obol stack up
 
-Files: $OBOL_CONFIG_DIR, else $XDG_CONFIG_HOME/obol; data in $OBOL_DATA_DIR, state in $OBOL_STATE_DIR.
-Exit codes: 0 done, 1 failed, 2 wrong usage or refused value, 3 change pending, 4 node unreachable."
+Files: $OBOL_CONFIG_DIR, else $XDG_CONFIG_HOME/obol; also $OBOL_DATA_DIR and $OBOL_STATE_DIR.
+Exit codes: 0 done, 1 failed, 2 wrong usage or refused value, 3 change pending,
+4 node unreachable."
 )]
 pub struct Cli {
-    /// How results are printed
-    #[arg(long, short, global = true, value_enum, default_value_t, value_name = "FORMAT", help_heading = "Global options")]
+    /// How results are printed: table, json or yaml
+    #[arg(
+        long,
+        short,
+        global = true,
+        value_enum,
+        default_value_t,
+        hide_possible_values = true,
+        hide_default_value = true,
+        value_name = "FORMAT",
+        help_heading = "Global options"
+    )]
     pub output: Output,
     /// Print results, warnings and errors only
     #[arg(long, short, global = true, help_heading = "Global options")]

@@ -62,8 +62,8 @@ pub struct CompletionsArgs {
 /// `obol schema`
 #[derive(Debug, Args)]
 pub struct SchemaArgs {
-    /// Which schema
-    #[arg(value_enum, default_value_t)]
+    /// `offer` (when absent) or `cli`
+    #[arg(value_enum, default_value_t, hide_possible_values = true, hide_default_value = true)]
     pub what: SchemaWhat,
 }
 

@@ -5,11 +5,12 @@ use clap::Args;
 /// `obol pay`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The body goes to stdout, the receipt to stderr. Nothing above --max is ever signed, and one answer is paid at most once.
+The body goes to stdout, the receipt to stderr. Nothing above --max is ever signed, and one answer
+is paid at most once.
 
 Examples:
   OBOL_PAY_KEY=0x… obol pay http://localhost:8402/services/weather --max 0.01
-  obol pay https://api.example.com/services/echo -X POST --data @body.json --header 'content-type: application/json' --key-file key")]
+  obol pay https://api.example.com/services/echo --data @body.json --key-file key -H 'x-a: b'")]
 pub struct PayArgs {
     /// What to ask for
     pub url: String,

@@ -6,7 +6,7 @@ pub enum SellCommand {
     /// Sell an HTTP service per request
     Http(Box<SellHttpArgs>),
     /// List all offers
-    List(ListArgs),
+    List,
     /// Show how offers are doing
     Status(StatusArgs),
     /// Check that an offer asks for its payment
@@ -24,12 +24,12 @@ pub enum SellCommand {
 /// `obol sell http`
 #[derive(Debug, Default, Args)]
 #[command(after_help = "\
-Run it again to change an offer: only what you name changes; comments and key order in the file stay.
+Run it again to change an offer: only what you name changes; comments and order in the file stay.
 
 Examples:
   obol sell http weather --upstream http://localhost:9000 --price 0.001
   obol sell http weather --price 0.002
-  obol sell http weather --upstream http://localhost:9000 --price 0.001 --route 'path=/health,gate=free'
+  obol sell http weather --route 'path=/health,gate=free' --route 'path=/deep/*,price=0.01'
   obol sell http --from-json offer.json --dry-run")]
 pub struct SellHttpArgs {
     /// The offer's name: a-z, 0-9 and `-`, at most 53 characters; taken from --from-json when absent
@@ -93,10 +93,6 @@ pub struct SellHttpArgs {
     #[arg(long)]
     pub dry_run: bool,
 }
-
-/// `obol sell list`
-#[derive(Debug, Args)]
-pub struct ListArgs {}
 
 /// `obol sell status`
 #[derive(Debug, Args)]

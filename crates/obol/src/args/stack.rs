@@ -49,7 +49,8 @@ pub struct InitArgs {
 /// `obol stack up`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The node serves what is on disk and follows every edit. Ctrl-C or SIGTERM lets requests in progress end.
+The node serves what is on disk and follows every edit. Ctrl-C or SIGTERM lets requests in
+progress end. OBOL_LOG sets the log's level, e.g. debug.
 
 Examples:
   obol stack up
@@ -62,7 +63,7 @@ pub struct UpArgs {
     #[arg(long, value_name = "ADDR:PORT")]
     pub admin: Option<SocketAddr>,
     /// Format of the log on stderr; text on a terminal, json otherwise
-    #[arg(long, value_enum, value_name = "FORMAT")]
+    #[arg(long, value_enum, value_name = "FORMAT", hide_possible_values = true)]
     pub log: Option<LogFormat>,
 }
 

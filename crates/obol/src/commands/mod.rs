@@ -56,7 +56,7 @@ pub async fn run(cli: Cli, printer: &Printer) -> Result<Exit, Error> {
 async fn sell(command: SellCommand, printer: &Printer) -> Result<Exit, Error> {
     match command {
         SellCommand::Http(args) => sell_http::run(*args, printer).await,
-        SellCommand::List(_) => sell_list::list(printer).await,
+        SellCommand::List => sell_list::list(printer).await,
         SellCommand::Status(args) => sell_list::status(&args, printer).await,
         SellCommand::Test(args) => sell_test::run(&args, printer).await,
         SellCommand::Edit(args) => sell_edit::run(&args, printer).await,

@@ -131,7 +131,7 @@ fn tell(outcome: &Outcome, printer: &Printer) {
 }
 
 /// Shows what a command would write, and that it has not.
-fn show_dry_run(kind: OfferKind, name: &OfferName, change: &Change, printer: &Printer) -> Exit {
+pub fn show_dry_run(kind: OfferKind, name: &OfferName, change: &Change, printer: &Printer) -> Exit {
     let diff = match change {
         Change::Created { text } => Some(text.clone()),
         Change::Updated { diff, .. } => Some(diff.clone()),

@@ -1,7 +1,7 @@
 //! `obol sell list` and `obol sell status`.
 
 use obol_stackdir::Walk;
-use serde_json::json;
+use serde::Serialize;
 
 use crate::{
     args::StatusArgs,
@@ -10,6 +10,12 @@ use crate::{
     exit::Exit,
     printer::Printer,
 };
+
+/// `{"offers": […]}`, so that more can be said later.
+#[derive(Serialize)]
+struct List<'a> {
+    offers: &'a [view::Row],
+}
 
 async fn rows(context: &Context) -> Result<Vec<view::Row>, Error> {
     let status = match context.node().await? {
@@ -24,7 +30,7 @@ async fn rows(context: &Context) -> Result<Vec<view::Row>, Error> {
 /// Lists every offer.
 pub async fn list(printer: &Printer) -> Result<Exit, Error> {
     let rows = rows(&Context::open()?).await?;
-    printer.data(&json!({ "offers": rows }), || view::offers_table(&rows));
+    printer.data(&List { offers: &rows }, || view::offers_table(&rows));
     for row in rows.iter().filter(|_| printer.is_human()) {
         for problem in &row.problems {
             printer.problem(problem);
