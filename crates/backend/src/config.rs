@@ -74,6 +74,9 @@ pub enum NodeError {
     /// The gateway ended by itself.
     #[error("the gateway failed: {0}")]
     Gateway(std::io::Error),
+    /// The thread that follows the files ended by itself: a bug.
+    #[error("the node lost track of its files; this is a bug, see the log")]
+    Lost,
 }
 
 impl NodeError {
@@ -88,6 +91,7 @@ impl NodeError {
             Self::Journal(_) => "journal",
             Self::Sandbox(_) => "sandbox",
             Self::Gateway(_) => "gateway",
+            Self::Lost => "lost",
         }
     }
 }

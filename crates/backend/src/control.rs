@@ -2,11 +2,14 @@
 //! over a Unix socket that only its owner can open.
 
 mod client;
+mod server;
 
 pub use client::{Client, ControlError};
 use obol_offer::{OfferKind, OfferName, OfferStatus};
 use obol_stackdir::Diagnostic;
 use serde::{Deserialize, Serialize};
+
+pub(crate) use server::Control;
 
 /// File name of the socket in the state directory.
 pub(crate) const SOCKET: &str = "control.sock";

@@ -1,9 +1,22 @@
 //! Backends: what a pass is applied to. For now the standalone node.
+//!
+//! [`Node`] is one process: a lock, the gateway, a thread that keeps the route table equal to the
+//! files, health probes, and the control socket through which the command line asks ([`control`]).
+//! There is nothing to resume: a node that was killed starts from the files, like any other.
 
 pub mod control;
+pub mod systemd;
 
 mod config;
+mod files;
+mod health;
+mod keeper;
 mod node;
+mod play;
+mod tree;
+mod view;
+mod watch;
 
 pub use config::{Addresses, NodeConfig, NodeError};
 pub use node::Node;
+pub use tree::plan_items;

@@ -1,12 +1,38 @@
 //! The standalone node: one process that keeps what is served equal to what is on disk.
 
+use std::{net::SocketAddr, sync::Arc};
+
+use obol_gateway::{Gateway, GatewayConfig, TableHandle};
+use obol_offer::SANDBOX;
+use obol_reconcile::Site;
+use obol_settle::{Cashier, CashierConfig};
+use obol_stackdir::{StackConfig, StackDir};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Addresses, NodeConfig, NodeError};
+use crate::{
+    Addresses, NodeConfig, NodeError,
+    control::{Control, NodeStatus},
+    files::{ControlSocket, Lock, make_private},
+    health::{self, Prober},
+    keeper::{Event, Keeper, Report},
+    play::{PlayFacilitator, PlayMoney},
+    watch::Watch,
+};
 
 /// A node that holds its lock and its addresses, and is ready to run.
 pub struct Node {
+    config: NodeConfig,
+    stack: StackConfig,
     addresses: Addresses,
+    public: TcpListener,
+    admin: TcpListener,
+    control: ControlSocket,
+    cashier: Cashier,
+    play: Arc<PlayMoney>,
+    // Last, so that it is given back when all else is gone.
+    _lock: Lock,
 }
 
 impl Node {
@@ -15,8 +41,18 @@ impl Node {
     /// # Errors
     /// [`NodeError`], before anything is served.
     pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
-        let _ = config;
-        todo!()
+        let dirs = &config.dirs;
+        make_private(&dirs.state)?;
+        make_private(&dirs.data)?;
+        let lock = Lock::take(&dirs.state)?;
+        let stack = read_stack(&StackDir::at(&dirs.config))?;
+        let public = bind(config.listen.unwrap_or(stack.listen), "choose another with --listen, or `listen` in stack.yaml").await?;
+        let admin = bind(config.admin.unwrap_or(stack.admin), "choose another with --admin, or `admin` in stack.yaml").await?;
+        let control = ControlSocket::bind(&dirs.state)?;
+        let addresses = Addresses { public: local(&public)?, admin: local(&admin)? };
+        let play = Arc::new(PlayMoney::at(dirs.state.join("sandbox.chain")));
+        let cashier = Cashier::open(cashier_config(&config, &stack, &play)).await?;
+        Ok(Self { config, stack, addresses, public, admin, control, cashier, play, _lock: lock })
     }
 
     /// Where it listens.
@@ -29,7 +65,117 @@ impl Node {
     /// # Errors
     /// [`NodeError::Gateway`] when the gateway ends by itself.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), NodeError> {
-        let _ = shutdown;
-        todo!()
+        let Self { config, stack, addresses, public, admin, control, cashier, play, _lock } = self;
+        let ending = shutdown.child_token();
+        let table = TableHandle::default();
+        let prober = Prober::new();
+        let site = Site { cluster: false, loopback: addresses.public.ip().is_loopback(), public_url: stack.public_url.clone() };
+        let mut keeper = Keeper::new(StackDir::at(&config.dirs.config), site, addresses.public, table.clone(), prober.clone());
+        let (events, inbox) = std::sync::mpsc::channel();
+        let watch = if config.watch { watch(&config, &events, &mut keeper) } else { None };
+        if !config.watch {
+            keeper.sleep();
+        }
+        let keeping = tokio::spawn(end_with(ending.clone(), tokio::task::spawn_blocking(move || keeper.run(&inbox))));
+        let probing = tokio::spawn(prober.run(health::client().map_err(NodeError::Gateway)?));
+        let answers = Arc::new(Control {
+            keeper: events.clone(),
+            play,
+            shutdown: ending.clone(),
+            describe: describe(&config, addresses, table.clone(), ending.clone()),
+        });
+        // Questions are answered as long as requests are: `down` waits for the end of both.
+        let served = CancellationToken::new();
+        let answering = tokio::spawn({
+            let served = served.clone();
+            async move { answers.serve(&control.listener, served).await }
+        });
+        let gateway = Gateway::new(gateway_config(&stack), table, cashier.clone());
+        let ended = gateway.run(public, admin, ending.clone()).await;
+        let early = !ending.is_cancelled();
+        ending.cancel();
+        cashier.drain().await;
+        drop(watch);
+        let _ = events.send(Event::Stop);
+        served.cancel();
+        probing.abort();
+        let (kept, _) = tokio::join!(keeping, answering);
+        match ended {
+            Ok(()) if !kept.unwrap_or(false) => Err(NodeError::Lost),
+            Ok(()) if early => Err(NodeError::Gateway(std::io::Error::other("it ended by itself"))),
+            Ok(()) => Ok(()),
+            Err(error) => Err(NodeError::Gateway(error)),
+        }
     }
+}
+
+/// Ends the node when its keeper does, which would otherwise go on serving what is on disk no more.
+async fn end_with(ending: CancellationToken, keeping: tokio::task::JoinHandle<()>) -> bool {
+    let kept = keeping.await.is_ok();
+    ending.cancel();
+    kept
+}
+
+fn read_stack(dir: &StackDir) -> Result<StackConfig, NodeError> {
+    let tell = |problems: Vec<obol_stackdir::Diagnostic>| {
+        NodeError::Stack(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    };
+    dir.stack().map_err(tell)
+}
+
+async fn bind(address: SocketAddr, fix: &'static str) -> Result<TcpListener, NodeError> {
+    TcpListener::bind(address).await.map_err(|source| NodeError::Listen { address, source, fix })
+}
+
+fn local(listener: &TcpListener) -> Result<SocketAddr, NodeError> {
+    listener.local_addr().map_err(NodeError::Gateway)
+}
+
+fn watch(config: &NodeConfig, events: &std::sync::mpsc::Sender<Event>, keeper: &mut Keeper) -> Option<Watch> {
+    let events = events.clone();
+    let report = move |change| drop(events.send(Event::Change(change)));
+    Watch::start(&config.dirs.config, report).map_err(|why| keeper.go_blind(why)).ok()
+}
+
+fn cashier_config(config: &NodeConfig, stack: &StackConfig, play: &Arc<PlayMoney>) -> CashierConfig {
+    CashierConfig {
+        default_facilitators: stack.defaults.facilitators.iter().filter_map(|url| url.parse().ok()).collect(),
+        local: vec![(SANDBOX, Arc::new(PlayFacilitator(play.clone())))],
+        ..CashierConfig::new(config.dirs.data.join("journal.redb"))
+    }
+}
+
+fn gateway_config(stack: &StackConfig) -> GatewayConfig {
+    let default = GatewayConfig::default();
+    let size = |value: Option<u32>, default| value.and_then(|v| usize::try_from(v).ok()).unwrap_or(default);
+    GatewayConfig {
+        public_url: stack.public_url.clone(),
+        max_head_bytes: size(stack.limits.max_head_bytes, default.max_head_bytes),
+        max_connections: size(stack.limits.max_connections, default.max_connections),
+        challenge_rate: stack.limits.challenge_rate.unwrap_or(default.challenge_rate),
+        ..default
+    }
+}
+
+fn describe(
+    config: &NodeConfig,
+    addresses: Addresses,
+    table: TableHandle,
+    ending: CancellationToken,
+) -> Box<dyn Fn(Report) -> NodeStatus + Send + Sync> {
+    let stack_directory = config.dirs.config.display().to_string();
+    let started = OffsetDateTime::now_utc().replace_nanosecond(0).ok().and_then(|now| now.format(&Rfc3339).ok()).unwrap_or_default();
+    Box::new(move |report| NodeStatus {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        config: stack_directory.clone(),
+        started: started.clone(),
+        listen: addresses.public.to_string(),
+        admin: addresses.admin.to_string(),
+        ready: table.load().is_some() && !ending.is_cancelled(),
+        warnings: report.warnings,
+        offers: report.offers,
+        diagnostics: report.diagnostics,
+        skipped: report.skipped,
+    })
 }
