@@ -50,7 +50,7 @@ pub fn python(places: &Places, name: &str) -> Result {
 
 /// The Rust peers of `testbed/rust`; Cargo itself knows what is there already.
 pub fn rust(places: &Places) -> Result {
-    run(&mut places.peers(&["build", "--locked", "-p", "buyer", "-p", "facilitator"]))
+    run(&mut places.peers(&["build", "--locked", "--all-targets", "-p", "buyer", "-p", "facilitator", "-p", "conformance"]))
 }
 
 /// Path of the provisioned `cargo-deny`.

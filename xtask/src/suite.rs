@@ -26,7 +26,9 @@ const STEPS: &[(Part, &str, Work)] = &[
     (Part::E2e, "provision: PyPI x402 2.x", |p| provision::python(p, "x402")),
     (Part::E2e, "provision: PyPI x402 1.0.0", |p| provision::python(p, "x402-v1")),
     (Part::E2e, "provision: Rust peers", provision::rust),
-    (Part::E2e, "conformance with x402-types", |p| run(&mut p.peers(&["test", "--locked", "-p", "conformance"]))),
+    (Part::E2e, "conformance with x402-types", |p| {
+        run(&mut p.peers(&["test", "--locked", "-p", "buyer", "-p", "facilitator", "-p", "conformance"]))
+    }),
     (Part::E2e, "release binary", |p| run(&mut p.cargo(&["build", "--locked", "--release", "--bin", "obol"]))),
     (Part::E2e, "end-to-end tests", e2e),
 ];

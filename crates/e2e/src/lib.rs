@@ -3,9 +3,6 @@
 //! What is not ours is provisioned by `cargo xtask test`, which also says where through the
 //! environment. A missing part is a panic with the command that provides it, never a skip.
 
-// Test support: a broken set-up should stop the test where it breaks.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 pub mod anvil;
 pub mod buyers;
 pub mod facilitators;
@@ -16,7 +13,7 @@ pub mod upstream;
 
 use std::path::PathBuf;
 
-/// Name under which the offer's base URL, balances and so on are told to children.
+/// What to do when a part is missing.
 const HINT: &str = "run `cargo xtask test --only e2e`, which provisions it";
 
 /// Path of a provisioned part below the cache folder (`OBOL_TESTBED`).
@@ -51,4 +48,14 @@ pub fn http() -> reqwest::Client {
     // A second test thread finds the provider installed, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().no_proxy().build().expect("a client without options builds")
+}
+
+/// Keeps a result for people, in the folder `results` of the cache.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn keep(name: &str, text: &str) {
+    let folder = part("").join("results");
+    fs_err::create_dir_all(&folder).expect("the cache folder can be written");
+    fs_err::write(folder.join(name), format!("{text}\n")).expect("the cache folder can be written");
 }

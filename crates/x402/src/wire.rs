@@ -116,8 +116,8 @@ pub struct PaymentRequiredV1 {
 pub struct SettleResponse {
     /// Whether money moved.
     pub success: bool,
-    /// Why not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Why not. x402-rs writes `error_reason`.
+    #[serde(default, alias = "error_reason", skip_serializing_if = "Option::is_none")]
     pub error_reason: Option<String>,
     /// Who paid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
