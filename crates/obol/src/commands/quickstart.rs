@@ -4,9 +4,11 @@ mod demo;
 mod stage;
 mod tour;
 
+use std::path::Path;
+
 use anstyle::Style;
 
-use self::tour::{Facts, Options, Step, tour};
+use self::tour::{Facts, Options, Step, Toured, tour};
 use crate::{args::QuickstartArgs, error::Error, exit::Exit, printer::Printer};
 
 const BOLD: Style = Style::new().bold();
@@ -23,14 +25,18 @@ pub async fn run(args: QuickstartArgs, printer: &Printer) -> Result<Exit, Error>
             printer.line(&shown(step));
         }
     };
-    let mut toured = tour(&options, &mut show).await?;
-    let facts = &toured.facts;
-    printer.data(facts, || format!("\nPaid and served, from nothing, in {} ms.\n\n{}", facts.milliseconds, next(facts, args.keep)));
+    let Toured { facts, node, demo } = tour(&options, &mut show).await?;
+    let print = || {
+        printer.data(&facts, || format!("\nPaid and served, from nothing, in {} ms.\n\n{}", facts.milliseconds, next(&facts, args.keep)))
+    };
     if args.keep {
-        toured.node.until(interrupted()).await;
+        print();
+        node.run_until(interrupted()).await?;
+    } else {
+        node.stop().await?;
+        print();
     }
-    toured.node.stop().await?;
-    drop(toured.demo);
+    drop(demo);
     Ok(Exit::Done)
 }
 
@@ -55,30 +61,36 @@ fn shown(step: &Step) -> String {
 
 /// Where to look next.
 fn next(facts: &Facts, kept: bool) -> String {
-    let root = facts.directory.display();
+    let (root, key, file, url) = (quoted(&facts.directory), quoted(&facts.key_file), quoted(&facts.file), &facts.url);
     let environment = format!("  export OBOL_CONFIG_DIR={root}/config OBOL_DATA_DIR={root}/data OBOL_STATE_DIR={root}/state");
-    let (url, key, file) = (&facts.url, facts.key_file.display(), facts.file.display());
     if kept {
         return format!(
             "Everything runs until Ctrl-C. In another terminal:\n{environment}\n  \
-             obol sell list                 what is sold\n  \
-             obol stack status              how the node is\n  \
+             obol sell list         # what is sold\n  \
+             obol stack status      # how the node is\n  \
              curl -i {url}\n  \
              obol pay {url} --key-file {key}\n  \
-             $EDITOR {file}    (a saved change is live at once)"
+             $EDITOR {file}    # a saved change is live at once"
         );
     }
     format!(
         "The node has ended; its files are still there:\n{environment}\n  \
-         obol sell list                 what is sold\n  \
+         obol sell list         # what is sold\n  \
          cat {file}\n  \
-         obol quickstart --keep --dir {root}    (the same, left running)\n  \
+         obol quickstart --keep --dir {root}    # the same, left running\n  \
          rm -r {root}\n\n\
-         Sell your own service:\n  \
+         Sell a service of your own (in a terminal without these variables):\n  \
          obol stack init --network base-sepolia --pay-to 0x…\n  \
          obol sell http NAME --upstream http://localhost:9000 --price 0.001\n  \
          obol stack up"
     )
+}
+
+/// A path as a shell reads it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 #[cfg(test)]

@@ -49,6 +49,12 @@ pub async fn write_shop(
     admin: Option<SocketAddr>,
     demo: SocketAddr,
 ) -> Result<Shop, Error> {
+    if let Some(address) = [listen, admin].into_iter().flatten().find(|address| !address.ip().is_loopback()) {
+        let message = format!("{address} can be reached from outside, and play money is for this machine only");
+        return Err(Error::Refused(vec![
+            Problem::new("quickstart_loopback", message, "write --listen 127.0.0.1:8402, or leave it out").at("--listen"),
+        ]));
+    }
     let root = match root {
         Some(root) => std::path::absolute(root).map_err(|source| Error::io(root, source))?,
         None => new_folder().map_err(|source| Error::io(std::env::temp_dir(), source))?,
@@ -180,25 +186,35 @@ impl Running {
         }
     }
 
-    /// Waits until the node ends by itself, or `signal` does.
-    pub async fn until(&mut self, signal: impl Future<Output = ()>) {
-        tokio::select! {
-            () = signal => {}
-            _ = self.shutdown.cancelled() => {}
-            () = async { while !self.task.is_finished() { tokio::time::sleep(Duration::from_millis(200)).await } } => {}
-        }
-    }
-
-    /// Lets the node finish what it has begun.
+    /// Lets the node run until `signal`, or until it ends by itself (`obol stack down`), and finish
+    /// what it has begun.
     ///
     /// # Errors
     /// Why the node ended badly.
-    pub async fn stop(self) -> Result<(), Error> {
-        self.shutdown.cancel();
-        match self.task.await {
+    pub async fn run_until(mut self, signal: impl Future<Output = ()>) -> Result<(), Error> {
+        let early = tokio::select! {
+            () = signal => None,
+            ended = &mut self.task => Some(ended),
+        };
+        let ended = match early {
+            Some(ended) => ended,
+            None => {
+                self.shutdown.cancel();
+                self.task.await
+            }
+        };
+        match ended {
             Ok(ended) => ended.map_err(|error| node_failed(&error)),
             Err(cause) => Err(failed(cause.to_string())),
         }
+    }
+
+    /// Ends it now.
+    ///
+    /// # Errors
+    /// As [`Running::run_until`].
+    pub async fn stop(self) -> Result<(), Error> {
+        self.run_until(std::future::ready(())).await
     }
 }
 

@@ -55,3 +55,18 @@ async fn somebody_elses_stack_is_left_alone() {
     assert_eq!(refused.problems()[0].code, "quickstart_in_the_way");
     assert!(!stack.root().join("applications/sell-http/weather").exists());
 }
+
+#[tokio::test]
+async fn play_money_never_leaves_the_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let outside = Options { listen: Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))), ..options(folder.path()) };
+    let refused = tour(&outside, &mut |_| ()).await.err().unwrap();
+    assert_eq!(refused.problems()[0].code, "quickstart_loopback");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn paths_are_shown_as_a_shell_reads_them() {
+    assert_eq!(quoted(Path::new("/tmp/a-b.c/d_e")), "/tmp/a-b.c/d_e");
+    assert_eq!(quoted(Path::new("/tmp/it's mine")), r"'/tmp/it'\''s mine'");
+}

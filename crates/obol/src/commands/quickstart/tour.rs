@@ -8,7 +8,7 @@ use std::{
 
 use hyper::{HeaderMap, Method, StatusCode};
 use obol_buyer::{PayRequest, Probe, pay, quote};
-use obol_offer::{Address, Amount, Price, Terms};
+use obol_offer::{Amount, Price, Terms};
 use obol_x402::wire::Requirements;
 use serde::Serialize;
 use serde_json::Value;
@@ -95,10 +95,10 @@ pub struct Facts {
 }
 
 /// An account and how the payment changed it, in atomic units.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Account {
-    /// Its address.
-    pub address: Address,
+    /// Its address, EIP-55 checksum.
+    pub address: String,
     /// Balance before the paid request.
     pub before: Amount,
     /// Balance after it.
@@ -184,8 +184,8 @@ impl Buying<'_> {
         let probe = quote(&url, Method::GET, HeaderMap::new(), Duration::from_secs(10)).await.map_err(buying_failed)?;
         let accepts = expect_challenge(&probe, terms)?;
         expect(demo.reports() == 0, || "the service was asked by a request that was not paid".to_owned())?;
-        let asks = format!("{} for each request, to {payee}, signed for at most {} s", money(terms.amount), terms.max_timeout_seconds);
-        steps.done("A request without payment", vec![format!("{}, {asks}", probe.status)]);
+        let asks = format!("{} for each request, to {payee}, within {} s", money(terms.amount), terms.max_timeout_seconds);
+        steps.done("A request without payment", vec![format!("GET {url}"), format!("{}: {asks}", probe.status)]);
 
         let max: Price = terms.amount.to_decimal(terms.asset.decimals).parse().map_err(unexpected)?;
         let request = PayRequest { network: Some(terms.network), ..PayRequest::get(url.clone(), max) };
@@ -205,7 +205,7 @@ impl Buying<'_> {
             format!("not exactly the price moved: buyer {payer_before} to {payer_after}, seller {payee_before} to {payee_after}")
         })?;
         let lines = vec![
-            format!("{status}, {REPORT}"),
+            format!("{status}: {REPORT}"),
             format!("receipt {}", receipt.transaction),
             format!("buyer   {} → {}", money(payer_before), money(payer_after)),
             format!("seller  {} → {}", money(payee_before), money(payee_after)),
@@ -228,8 +228,8 @@ impl Buying<'_> {
             paid_status: status.as_u16(),
             answer: serde_json::from_slice(&body).map_err(unexpected)?,
             transaction: receipt.transaction,
-            buyer: Account { address: payer, before: payer_before, after: payer_after },
-            seller: Account { address: payee, before: payee_before, after: payee_after },
+            buyer: Account { address: payer.to_string(), before: payer_before, after: payer_after },
+            seller: Account { address: payee.to_string(), before: payee_before, after: payee_after },
             upstream_requests: demo.reports(),
             steps: steps.done.clone(),
             milliseconds: millis(steps.begun.elapsed()),
