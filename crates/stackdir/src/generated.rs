@@ -18,19 +18,35 @@ struct Asset {
 }
 
 const ASSETS: [Asset; 6] = [
-    Asset { path: "helmfile.yaml.gotmpl", text: include_str!("templates/helmfile.yaml.gotmpl"), shipped: &[] },
-    Asset { path: ".gitignore", text: include_str!("templates/gitignore"), shipped: &[] },
-    Asset { path: "charts/sell-http/Chart.yaml", text: include_str!("../../../charts/sell-http/Chart.yaml"), shipped: &[] },
+    Asset {
+        path: "helmfile.yaml.gotmpl",
+        text: include_str!("templates/helmfile.yaml.gotmpl"),
+        shipped: &["32500f12c22369c9bc762f139054697afc05c71bc70c4dd0aa65e323cce81433"],
+    },
+    Asset {
+        path: ".gitignore",
+        text: include_str!("templates/gitignore"),
+        shipped: &["5b7b89621c8defb569fa63914898d7294f67ebd46abd4feca6de077ba0ed8098"],
+    },
+    Asset {
+        path: "charts/sell-http/Chart.yaml",
+        text: include_str!("../../../charts/sell-http/Chart.yaml"),
+        shipped: &["f0137021ac64f8dcd33e9a7068e515edd2288202d8bbb4625139540439041ea1"],
+    },
     Asset {
         path: "charts/sell-http/templates/serviceoffer.yaml",
         text: include_str!("../../../charts/sell-http/templates/serviceoffer.yaml"),
-        shipped: &[],
+        shipped: &["c71941847c3c33e6e6d1edb7113531c6ad3d3bc81ee646d9e06e5071d290552f"],
     },
-    Asset { path: "charts/sell-inference/Chart.yaml", text: include_str!("../../../charts/sell-inference/Chart.yaml"), shipped: &[] },
+    Asset {
+        path: "charts/sell-inference/Chart.yaml",
+        text: include_str!("../../../charts/sell-inference/Chart.yaml"),
+        shipped: &["387ceaf22b44b926180c0d1903f892bfc72a90859aea7e471e1026172476afcd"],
+    },
     Asset {
         path: "charts/sell-inference/templates/serviceoffer.yaml",
         text: include_str!("../../../charts/sell-inference/templates/serviceoffer.yaml"),
-        shipped: &[],
+        shipped: &["c71941847c3c33e6e6d1edb7113531c6ad3d3bc81ee646d9e06e5071d290552f"],
     },
 ];
 
@@ -87,4 +103,18 @@ pub(crate) fn write_assets(root: &Path) -> Result<(Vec<PathBuf>, Vec<Diagnostic>
         written.push(PathBuf::from(path));
     }
     Ok((written, warnings))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Without this a stack directory of today would take tomorrow's better chart for an edit.
+    #[test]
+    fn every_shipped_text_is_on_record() {
+        for asset in &ASSETS {
+            let hash = hex::encode(Sha256::digest(asset.text));
+            assert_eq!(asset.shipped.last(), Some(&hash.as_str()), "{} has changed: add its hash at the end of `shipped`", asset.path);
+        }
+    }
 }

@@ -44,10 +44,15 @@ pub fn parse_offer(text: &str, file: &Path, kind: OfferKind, name: &OfferName) -
     })
 }
 
+/// JSON schema of `values-offer.yaml`, for editors and `obol schema`.
+pub fn offer_schema() -> &'static serde_json::Value {
+    static SCHEMA: OnceLock<serde_json::Value> = OnceLock::new();
+    SCHEMA.get_or_init(|| schemars::schema_for!(OfferFile).to_value())
+}
+
 /// The spec of a file that has the right form, whether or not it keeps the offer's rules.
 pub(crate) fn decode_offer(text: &str) -> Result<(Node, OfferFile), Vec<Finding>> {
-    static SCHEMA: OnceLock<serde_json::Value> = OnceLock::new();
-    decode(text, SCHEMA.get_or_init(|| schemars::schema_for!(OfferFile).to_value()))
+    decode(text, offer_schema())
 }
 
 pub(crate) fn decode<T: DeserializeOwned>(text: &str, schema: &serde_json::Value) -> Result<(Node, T), Vec<Finding>> {

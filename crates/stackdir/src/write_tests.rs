@@ -83,7 +83,8 @@ fn a_crash_anywhere_leaves_the_old_slice_or_the_new_one() {
     let (_dir, stack) = stack();
     let none = || assert!(stack.remove(&stack.lock().unwrap(), OfferKind::Http, &name("weather")).is_ok());
     let old = || drop(put(&stack, "0.1").unwrap());
-    let cases: [(&str, &dyn Fn(), Option<&str>, Option<&str>); 4] = [
+    type Case<'a> = (&'a str, &'a dyn Fn(), Option<&'a str>, Option<&'a str>);
+    let cases: [Case<'_>; 4] = [
         ("new", &none, None, Some("0.2")),
         ("new", &old, Some("0.1"), Some("0.2")),
         ("remove", &old, Some("0.1"), None),
