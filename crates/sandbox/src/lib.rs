@@ -72,8 +72,8 @@ impl SandboxError {
     }
 }
 
-/// A chain with its play token. Thread-safe; calls block for about a millisecond, and those that
-/// change something also for a write to disk when the sandbox has a file.
+/// A chain with its play token. Thread-safe. Calls block for about a tenth of a millisecond, and
+/// those that change something also for a synced write when the sandbox has a file.
 pub struct Sandbox {
     network: &'static Network,
     asset: Asset,
@@ -95,7 +95,8 @@ impl Sandbox {
     }
 
     /// A sandbox whose balances, used nonces and transactions survive a restart: each transaction
-    /// is a line of `file`, durable before it counts. One process at a time.
+    /// is a line of `file`, durable before it counts, and executed again at the next start (about
+    /// ten thousand in a second). One process at a time: the node's lock sees to that.
     ///
     /// # Errors
     /// [`SandboxError::Log`] or [`SandboxError::Corrupt`] when the file cannot be used.
