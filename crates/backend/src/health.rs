@@ -126,6 +126,8 @@ impl Prober {
                     let Ok((target, health)) = done else { continue };
                     // The target may be gone by now; then nobody wants to know.
                     let Some(at) = due.get_mut(&target) else { continue };
+                    // Removed and added again meanwhile, it has been queued anew: once is enough.
+                    queue.remove(&(*at, target.clone()));
                     *at = Instant::now() + pause(queue.len() + running.len());
                     queue.insert((*at, target.clone()));
                     self.keep(target, health);

@@ -14,7 +14,7 @@ use std::{
 use obol_gateway::TableHandle;
 use obol_offer::OfferName;
 use obol_reconcile::{Key, OfferState, PlanItem, PlannedChange, Site, State, plan, reconcile};
-use obol_stackdir::StackDir;
+use obol_stackdir::{Diagnostic, StackDir};
 use time::OffsetDateTime;
 use tokio::sync::oneshot;
 
@@ -56,7 +56,7 @@ pub(crate) enum Command {
 /// The keeper's part of the node's status.
 pub(crate) struct Report {
     pub(crate) offers: Vec<OfferView>,
-    pub(crate) diagnostics: Vec<obol_stackdir::Diagnostic>,
+    pub(crate) diagnostics: Vec<Diagnostic>,
     pub(crate) skipped: Vec<Skipped>,
     pub(crate) warnings: Vec<String>,
 }
@@ -80,13 +80,18 @@ pub(crate) struct Keeper {
     asleep: bool,
     next_rescan: Instant,
     rescan_took: Duration,
+    /// `stack.yaml` as the node was started with it, and whether it is another now.
+    stack_text: Option<String>,
     stack_edited: bool,
+    stack_problems: Vec<Diagnostic>,
 }
 
 impl Keeper {
     pub(crate) fn new(dir: StackDir, site: Site, listen: SocketAddr, table: TableHandle, prober: Prober) -> Self {
         Self {
             tree: Tree::new(dir.clone()),
+            stack_text: stack_text(&dir),
+            stack_problems: Vec::new(),
             dir,
             site,
             listen,
@@ -152,13 +157,19 @@ impl Keeper {
     fn note(&mut self, change: Change) {
         match change {
             Change::Unwatched(why) => self.go_blind(why),
-            Change::Stack => self.stack_edited = true,
+            Change::Stack => self.look_at_stack(),
             _ if self.asleep => {}
             change => {
                 self.dirty.insert(change);
                 self.debounce.get_or_insert_with(|| Instant::now() + DEBOUNCE);
             }
         }
+    }
+
+    fn look_at_stack(&mut self) {
+        self.stack_edited = stack_text(&self.dir) != self.stack_text;
+        self.stack_problems = if self.stack_edited { self.dir.stack().err().unwrap_or_default() } else { Vec::new() };
+        self.tree.gone = !self.dir.exists();
     }
 
     /// Does whatever is due.
@@ -255,11 +266,12 @@ impl Keeper {
         if self.tree.gone {
             warnings.push(format!("{} is gone; what was read from it last is served", self.dir.root().join("stack.yaml").display()));
         }
-        if self.stack_edited {
+        if self.stack_edited && !self.tree.gone {
             warnings.push("stack.yaml was edited; restart the node to use it".to_owned());
         }
         let skipped = self.tree.skipped.iter().map(|path| Skipped { path: path.clone(), reason: "NeedsCluster".to_owned() });
-        Report { offers: self.views(None), diagnostics: self.tree.stray.clone(), skipped: skipped.collect(), warnings }
+        let diagnostics = self.stack_problems.iter().chain(&self.tree.stray).cloned().collect();
+        Report { offers: self.views(None), diagnostics, skipped: skipped.collect(), warnings }
     }
 
     fn views(&self, name: Option<&OfferName>) -> Vec<OfferView> {
@@ -272,6 +284,10 @@ impl Keeper {
         };
         self.state.offers.iter().filter(|(key, _)| wanted(key)).map(one).collect()
     }
+}
+
+fn stack_text(dir: &StackDir) -> Option<String> {
+    fs_err::read_to_string(dir.root().join("stack.yaml")).ok()
 }
 
 /// Every kind of slice that is an offer.

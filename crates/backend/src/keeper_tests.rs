@@ -229,6 +229,20 @@ fn a_stack_directory_that_is_gone_stops_nobody() {
 }
 
 #[test]
+fn an_edited_stack_file_asks_for_a_restart_until_it_is_undone() {
+    let rig = Rig::new(|_| {});
+    let stack = rig.root.path().join("stack.yaml");
+    let warned = |rig: &Rig| rig.ask(Command::Report).warnings.iter().any(|w| w.contains("restart"));
+    assert!(!warned(&rig));
+    std::fs::write(&stack, "id: test\nlisten: nowhere\n").unwrap();
+    rig.until("the warning", warned);
+    rig.until("the reason", |rig| rig.ask(Command::Report).diagnostics.iter().any(|d| d.code == "address" && d.line == 2));
+    std::fs::write(&stack, "id: test\n").unwrap();
+    rig.until("the warning to go", |rig| !warned(rig));
+    assert!(rig.ask(Command::Report).diagnostics.is_empty());
+}
+
+#[test]
 fn what_needs_a_cluster_is_shown() {
     let rig = Rig::new(|root| std::fs::create_dir_all(root.join("applications/hermes/one")).unwrap());
     let report = rig.ask(Command::Report);

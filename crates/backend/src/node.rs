@@ -1,6 +1,12 @@
 //! The standalone node: one process that keeps what is served equal to what is on disk.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender},
+    },
+};
 
 use obol_gateway::{Gateway, GatewayConfig, TableHandle};
 use obol_offer::SANDBOX;
@@ -10,6 +16,7 @@ use obol_stackdir::{StackConfig, StackDir};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use url::{Host, Url};
 
 use crate::{
     Addresses, NodeConfig, NodeError,
@@ -69,14 +76,11 @@ impl Node {
         let ending = shutdown.child_token();
         let table = TableHandle::default();
         let prober = Prober::new();
-        let site = Site { cluster: false, loopback: addresses.public.ip().is_loopback(), public_url: stack.public_url.clone() };
-        let mut keeper = Keeper::new(StackDir::at(&config.dirs.config), site, addresses.public, table.clone(), prober.clone());
+        let site = site(&stack, addresses);
+        let keeper = Keeper::new(StackDir::at(&config.dirs.config), site, addresses.public, table.clone(), prober.clone());
         let (events, inbox) = std::sync::mpsc::channel();
-        let watch = if config.watch { watch(&config, &events, &mut keeper) } else { None };
-        if !config.watch {
-            keeper.sleep();
-        }
-        let keeping = tokio::spawn(end_with(ending.clone(), tokio::task::spawn_blocking(move || keeper.run(&inbox))));
+        let following = follow(&config, events.clone(), keeper, inbox);
+        let keeping = tokio::spawn(end_with(ending.clone(), tokio::task::spawn_blocking(following)));
         let probing = tokio::spawn(prober.run(health::client().map_err(NodeError::Gateway)?));
         let answers = Arc::new(Control {
             keeper: events.clone(),
@@ -95,7 +99,6 @@ impl Node {
         let early = !ending.is_cancelled();
         ending.cancel();
         cashier.drain().await;
-        drop(watch);
         let _ = events.send(Event::Stop);
         served.cancel();
         probing.abort();
@@ -131,10 +134,37 @@ fn local(listener: &TcpListener) -> Result<SocketAddr, NodeError> {
     listener.local_addr().map_err(NodeError::Gateway)
 }
 
-fn watch(config: &NodeConfig, events: &std::sync::mpsc::Sender<Event>, keeper: &mut Keeper) -> Option<Watch> {
-    let events = events.clone();
-    let report = move |change| drop(events.send(Event::Change(change)));
-    Watch::start(&config.dirs.config, report).map_err(|why| keeper.go_blind(why)).ok()
+/// Play money stays on this machine: neither the address nor a tunnel may lead in from outside.
+fn site(stack: &StackConfig, addresses: Addresses) -> Site {
+    let inside = |url: &Url| match url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    };
+    let loopback = addresses.public.ip().is_loopback() && stack.public_url.as_ref().is_none_or(inside);
+    Site { cluster: false, loopback, public_url: stack.public_url.clone() }
+}
+
+/// The keeper's whole life, with the watch on its files. The watch comes first: an edit during the
+/// first reading is seen by one or the other.
+fn follow(config: &NodeConfig, events: Sender<Event>, mut keeper: Keeper, inbox: Receiver<Event>) -> impl FnOnce() + Send + 'static {
+    let (root, watched) = (config.dirs.config.clone(), config.watch);
+    move || {
+        let report = move |change| drop(events.send(Event::Change(change)));
+        let _watch = match watched.then(|| Watch::start(&root, report)) {
+            Some(Ok(watch)) => Some(watch),
+            Some(Err(why)) => {
+                keeper.go_blind(why);
+                None
+            }
+            None => {
+                keeper.sleep();
+                None
+            }
+        };
+        keeper.run(&inbox);
+    }
 }
 
 fn cashier_config(config: &NodeConfig, stack: &StackConfig, play: &Arc<PlayMoney>) -> CashierConfig {
@@ -178,4 +208,21 @@ fn describe(
         diagnostics: report.diagnostics,
         skipped: report.skipped,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn play_money_stays_on_this_machine() {
+        let loopback = |listen: &str, public_url: Option<&str>| {
+            let public = listen.parse().unwrap();
+            let stack = StackConfig { public_url: public_url.map(|url| url.parse().unwrap()), ..StackConfig::default() };
+            site(&stack, Addresses { public, admin: public }).loopback
+        };
+        assert!(loopback("127.0.0.1:1", None) && loopback("[::1]:1", Some("http://localhost:1")));
+        assert!(!loopback("0.0.0.0:1", None) && !loopback("192.168.1.2:1", Some("http://127.0.0.1:1")));
+        assert!(!loopback("127.0.0.1:1", Some("https://shop.example")));
+    }
 }

@@ -35,7 +35,8 @@ pub struct Unit {
 #[error("{0:?} cannot stand in a systemd unit: only UTF-8 without control characters can")]
 pub struct UnitError(PathBuf);
 
-/// The unit of a node.
+/// The unit of a node. The three folders must exist before it starts: a system unit can write
+/// nowhere else.
 ///
 /// # Errors
 /// When a path has characters that systemd cannot read back.
@@ -57,13 +58,22 @@ pub fn unit(binary: &Path, dirs: &Dirs, scope: &Scope) -> Result<Unit, UnitError
         .join(" ");
     // `$` starts a variable in ExecStart only.
     let binary = quote(text(binary)?).replace('$', "$$");
+    let network = match scope {
+        Scope::System { .. } => "After=network-online.target\nWants=network-online.target\n",
+        Scope::User { .. } => "",
+    };
+    // A user's own manager may not make mount namespaces on every system.
+    let sandbox = match scope {
+        Scope::System { .. } => format!(
+            "ProtectSystem=strict\nReadWritePaths={writable}\nPrivateTmp=yes\nProtectControlGroups=yes\nProtectKernelTunables=yes\n"
+        ),
+        Scope::User { .. } => String::new(),
+    };
     let text = format!(
         "# Written by `obol stack install-service`; running it again replaces this file.
 [Unit]
 Description=obol: sells HTTP services over x402
-After=network-online.target
-Wants=network-online.target
-# A node that cannot start is a mistake to be seen, not to be hidden: but keep trying.
+{network}# A node that cannot start is to be seen in the log, and tried again.
 StartLimitIntervalSec=0
 
 [Service]
@@ -77,12 +87,7 @@ TimeoutStopSec=60
 LimitNOFILE=65536
 UMask=0077
 NoNewPrivileges=yes
-ProtectSystem=strict
-ReadWritePaths={writable}
-PrivateTmp=yes
-ProtectControlGroups=yes
-ProtectKernelTunables=yes
-RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
+{sandbox}RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
 RestrictSUIDSGID=yes
 RestrictRealtime=yes
 LockPersonality=yes
