@@ -110,8 +110,10 @@ impl Cashier {
     pub async fn drain(&self) {
         self.core.tasks.close();
         self.core.tasks.wait().await;
-        // If the disk refuses it, the rows are resolved at the next start.
-        let _ = self.core.journal.flush().await;
+        // Every outcome was handed to the journal before its task ended.
+        if self.core.journal.flush().await.is_err() {
+            tracing::error!("outcomes could not be written; they are asked about again at the next start");
+        }
     }
 
     /// Counters since the start.
@@ -142,7 +144,7 @@ impl Core {
     ) -> Result<PaymentPermit, Refusal> {
         let key = payment.replay_key();
         let signed = payment.local_check == LocalCheck::SignedByPayer;
-        let taken = |known: Option<Known>| known.and_then(|known| known.refusal(fingerprint)).unwrap_or(Refusal::InProgress);
+        let taken = |known: Option<Box<Known>>| known.and_then(|known| known.refusal(fingerprint)).unwrap_or(Refusal::InProgress);
 
         let first = if signed { ClaimKey::Replay(key) } else { ClaimKey::Payload(payment.payload_digest) };
         let mut claim: Claim = self.claims.claim(first).map_err(taken)?;
@@ -168,7 +170,7 @@ impl Core {
         self.refuse_in_doubt(&payment, fingerprint)?;
         let row = Row::new(offer, member.facilitator.id(), fingerprint, &payment);
         let reservation = self.journal.reserve(key, row, claim).await.map_err(|error| match error {
-            WriteError::Conflict(row) => taken(Some(row.known())),
+            WriteError::Conflict(row) => taken(Some(Box::new(row.known()))),
             WriteError::Unavailable | WriteError::Illegal => Refusal::JournalUnavailable,
         })?;
         Ok(PaymentPermit::new(Arc::clone(self), payment, member, fingerprint, reservation))

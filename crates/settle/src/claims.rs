@@ -20,7 +20,7 @@ pub(crate) enum ClaimKey {
 
 /// Payments being worked on. A value is what became of one, until the journal has it too.
 #[derive(Debug, Default)]
-pub(crate) struct Claims(Mutex<HashMap<ClaimKey, Option<Known>>>);
+pub(crate) struct Claims(Mutex<HashMap<ClaimKey, Option<Box<Known>>>>);
 
 /// Held by the one that works on a payment; dropped when the journal can answer for it.
 #[derive(Debug)]
@@ -30,12 +30,12 @@ pub(crate) struct Claim {
 }
 
 impl Claims {
-    fn lock(&self) -> MutexGuard<'_, HashMap<ClaimKey, Option<Known>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ClaimKey, Option<Box<Known>>>> {
         // The map is whole between any two operations, so a panic elsewhere does not spoil it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self, key: ClaimKey) -> Result<(), Option<Known>> {
+    fn take(&self, key: ClaimKey) -> Result<(), Option<Box<Known>>> {
         match self.lock().entry(key) {
             Entry::Occupied(taken) => Err(taken.get().clone()),
             Entry::Vacant(free) => {
@@ -46,7 +46,7 @@ impl Claims {
     }
 
     /// Claims a payment; the error is what is known of it when somebody else has it.
-    pub fn claim(self: &Arc<Self>, key: ClaimKey) -> Result<Claim, Option<Known>> {
+    pub fn claim(self: &Arc<Self>, key: ClaimKey) -> Result<Claim, Option<Box<Known>>> {
         self.take(key)?;
         Ok(Claim { claims: Arc::clone(self), keys: vec![key] })
     }
@@ -59,7 +59,7 @@ impl Claims {
 
 impl Claim {
     /// Claims a second key for the same payment.
-    pub fn add(&mut self, key: ClaimKey) -> Result<(), Option<Known>> {
+    pub fn add(&mut self, key: ClaimKey) -> Result<(), Option<Box<Known>>> {
         self.claims.take(key)?;
         self.keys.push(key);
         Ok(())
@@ -69,7 +69,7 @@ impl Claim {
     pub fn tell(&self, known: &Known) {
         let mut claims = self.claims.lock();
         for key in &self.keys {
-            claims.insert(*key, Some(known.clone()));
+            claims.insert(*key, Some(Box::new(known.clone())));
         }
     }
 }

@@ -75,12 +75,17 @@ impl PaymentPermit {
     pub async fn capture(mut self) -> Captured {
         let Some(inner) = self.inner.take() else { return Captured::NotAsked };
         let (reply, answer) = oneshot::channel();
-        let tasks = inner.core.tasks.clone();
-        tasks.spawn(async move {
+        let (core, fingerprint) = (Arc::clone(&inner.core), inner.fingerprint);
+        core.tasks.spawn(async move {
             // If nobody waits any more, the delivery in it is dropped, and the payment is owed.
             let _ = reply.send(inner.capture().await);
         });
-        answer.await.unwrap_or(Captured::Unsettled { transaction: None })
+        answer.await.unwrap_or_else(|_| {
+            // The task was cut short (a panic, the end of the runtime): its reservation says so in
+            // the journal.
+            core.doubt(self.payment.replay_key(), fingerprint, None);
+            Captured::Unsettled { transaction: None }
+        })
     }
 
     /// Gives the payment back unused, e.g. when the upstream failed.
@@ -187,7 +192,7 @@ impl Inner {
         if let Some(claim) = self.reservation.claim() {
             claim.tell(&Known { state, fingerprint: self.fingerprint, receipt, transaction });
         }
-        self.reservation.finish(change, self.core.tasks.token());
+        self.reservation.finish(change);
     }
 }
 

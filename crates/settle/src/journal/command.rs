@@ -56,14 +56,14 @@ impl Change {
     }
 }
 
-/// Kept until the write is durable, then dropped: claims, and tokens that a drain waits for.
+/// Kept until the write is durable, then dropped: the claim on the payment.
 pub(crate) type Hold = Box<dyn Any + Send>;
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, WriteError>>;
 
 pub(super) enum Command {
     /// Insert if never seen, or seen and usable again.
-    Reserve { key: ReplayKey, row: Row, reservation: Reservation, reply: Reply<Reservation> },
+    Reserve { key: ReplayKey, row: Box<Row>, reservation: Reservation, reply: Reply<Reservation> },
     /// A transition that is given up when it cannot be written.
     Try { key: ReplayKey, change: Change, reply: Reply<()> },
     /// A transition that is a fact: kept and written again until it is durable.

@@ -67,7 +67,7 @@ impl Journal {
     pub async fn reserve(&self, key: ReplayKey, row: Row, claim: Claim) -> Result<Reservation, WriteError> {
         let reservation = Reservation { journal: self.clone(), key, claim: Some(claim), undo: None };
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Reserve { key, row, reservation, reply });
+        self.send(Command::Reserve { key, row: Box::new(row), reservation, reply });
         answer.await.unwrap_or(Err(WriteError::Unavailable))
     }
 
@@ -135,10 +135,11 @@ impl Reservation {
         Ok(())
     }
 
-    /// Writes how it ended. Claim and `hold` are let go when that is durable.
-    pub fn finish(mut self, change: Change, hold: impl Send + 'static) {
+    /// Has it written how it ended. The claim is let go when that is durable.
+    pub fn finish(mut self, change: Change) {
         self.undo = None;
-        self.journal.post(self.key, change, Some(Box::new((self.claim.take(), hold))));
+        let claim = self.claim.take();
+        self.journal.post(self.key, change, Some(Box::new(claim)));
     }
 
     /// Gives the payment back, and waits until that is durable.

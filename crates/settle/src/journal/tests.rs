@@ -1,1 +1,279 @@
+use std::{
+    fs::File,
+    os::unix::fs::{FileExt, PermissionsExt},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
+use obol_offer::B256;
+use obol_payment::{Event, State};
+use obol_x402::ReplayKey;
+use redb::{Builder, Database, StorageBackend, TableDefinition};
+
+use super::{Ask, Change, Journal, Row, WriteError, row};
+use crate::{
+    OpenError, Receipt,
+    claims::{ClaimKey, Claims},
+    test_payment::payment,
+};
+
+fn key(n: u8) -> ReplayKey {
+    payment(n).replay_key()
+}
+
+fn fresh(n: u8) -> Row {
+    Row::new(&"weather".parse().unwrap(), "https://x402.example", B256::repeat_byte(9), &payment(n))
+}
+
+async fn reserve(journal: &Journal, n: u8) -> Result<super::Reservation, WriteError> {
+    let claim = Arc::new(Claims::default()).claim(ClaimKey::Replay(key(n))).unwrap();
+    journal.reserve(key(n), fresh(n), claim).await
+}
+
+fn state(journal: &Journal, n: u8) -> Option<State> {
+    journal.read(&key(n)).unwrap().map(|row| row.state)
+}
+
+fn receipt() -> Receipt {
+    let payment = payment(1);
+    Receipt { transaction: "0xabc".into(), payer: payment.authorization.from, amount: payment.terms.amount }
+}
+
+#[test]
+fn keys_and_rows_survive_their_bytes() {
+    let key = key(7);
+    assert_eq!(row::key_from_bytes(&row::key_bytes(&key)), Some(key));
+    let mut row = fresh(7);
+    row.ask = Ask::of(&payment(7)).map(Box::new);
+    let read: Row = serde_json::from_slice(&serde_json::to_vec(&row).unwrap()).unwrap();
+    assert_eq!(read, row);
+    let (again, before) = (read.payment(&key).unwrap(), payment(7));
+    assert_eq!(again.facilitator_body, before.facilitator_body);
+    assert_eq!((again.terms, again.authorization), (before.terms, before.authorization));
+}
+
+/// A file written by this format must be readable for ever: a change here needs a migration.
+#[test]
+fn rows_of_format_1_are_still_read() {
+    let text = include_str!("row_v1.json");
+    let row: Row = serde_json::from_str(text).unwrap();
+    assert_eq!((row.v, row.state), (1, State::Unknown));
+    assert_eq!(serde_json::to_string(&row).unwrap(), text.trim());
+}
+
+#[tokio::test]
+async fn a_crash_is_resolved_on_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.redb");
+    let copy = dir.path().join("crashed.redb");
+    {
+        let (journal, unknown) = Journal::open(&path).unwrap();
+        assert!(unknown.is_empty());
+        let reserved = reserve(&journal, 1).await.unwrap();
+        let mut settling = reserve(&journal, 2).await.unwrap();
+        settling.begin(Ask::of(&payment(2)).unwrap()).await.unwrap();
+        let mut settled = reserve(&journal, 3).await.unwrap();
+        settled.begin(Ask::of(&payment(3)).unwrap()).await.unwrap();
+        settled.finish(Change::new(&[Event::SettleSettled]).receipt(receipt()));
+        let mut pending = reserve(&journal, 4).await.unwrap();
+        pending.begin(Ask::of(&payment(4)).unwrap()).await.unwrap();
+        pending.finish(Change::new(&[Event::SettlePending]).transaction(Some("0xdef".into())));
+        journal.flush().await.unwrap();
+        std::fs::copy(&path, &copy).unwrap();
+        drop((reserved, settling));
+    }
+    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let (journal, mut unknown) = Journal::open(&copy).unwrap();
+    assert_eq!([1, 2, 3, 4].map(|n| state(&journal, n).unwrap()), [State::Released, State::Unknown, State::Owed, State::Unknown]);
+    unknown.sort_by_key(|(key, _)| key.nonce);
+    assert_eq!(unknown.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [key(2), key(4)]);
+    assert_eq!(unknown[1].1.transaction.as_deref(), Some("0xdef"));
+    assert_eq!(unknown[0].1.payment(&key(2)).unwrap().facilitator_body, payment(2).facilitator_body);
+    assert_eq!(journal.read(&key(3)).unwrap().unwrap().receipt, Some(receipt()));
+    assert_eq!(journal.read(&key(3)).unwrap().unwrap().ask, None, "what is not needed any more is not kept");
+}
+
+#[tokio::test]
+async fn the_table_of_transitions_is_enforced_in_the_writer() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(&dir.path().join("j")).unwrap();
+    let first = reserve(&journal, 1).await.unwrap();
+    assert!(matches!(reserve(&journal, 1).await, Err(WriteError::Conflict(row)) if row.state == State::Reserved));
+    assert!(matches!(journal.record(key(1), Change::new(&[Event::Delivered])).await, Err(WriteError::Conflict(_))));
+    assert!(matches!(journal.record(key(2), Change::new(&[Event::GivenBack])).await, Err(WriteError::Illegal)));
+    assert_eq!(state(&journal, 1), Some(State::Reserved));
+    first.release().await;
+    assert_eq!(state(&journal, 1), Some(State::Released));
+    drop(reserve(&journal, 1).await.unwrap());
+    journal.flush().await.unwrap();
+    assert_eq!(state(&journal, 1), Some(State::Released), "a dropped reservation is given back");
+}
+
+#[tokio::test]
+async fn a_reservation_nobody_waits_for_is_given_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(&dir.path().join("j")).unwrap();
+    for n in 0..50 {
+        let waiting = reserve(&journal, n);
+        // Polled once, so that the command is on its way; then the buyer leaves.
+        let _ = tokio::time::timeout(std::time::Duration::ZERO, waiting).await;
+    }
+    // One flush for the reservations, one for what they posted when dropped.
+    journal.flush().await.unwrap();
+    journal.flush().await.unwrap();
+    for n in 0..50 {
+        assert_eq!(state(&journal, n), Some(State::Released), "{n}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_open_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("j");
+    let (_journal, _) = Journal::open(&path).unwrap();
+    assert!(matches!(Journal::open(&path), Err(OpenError::InUse(used)) if used == path));
+}
+
+const CHILD: &str = "OBOL_TEST_JOURNAL";
+
+/// Run as a process of its own by the next test; alone it has nothing to open.
+#[test]
+fn child_process() {
+    if let Some(path) = std::env::var_os(CHILD) {
+        let in_use = matches!(Journal::open(Path::new(&path)), Err(OpenError::InUse(_)));
+        std::process::exit(if in_use { 42 } else { 7 });
+    }
+}
+
+#[tokio::test]
+async fn another_process_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("j");
+    let child = |path: &Path| {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "journal::tests::child_process"]).env(CHILD, path);
+        command.output().unwrap().status.code()
+    };
+    let (journal, _) = Journal::open(&path).unwrap();
+    assert_eq!(child(&path), Some(42));
+    drop(journal);
+    assert_eq!(child(&path), Some(7), "free again when the first is gone");
+}
+
+#[test]
+fn hostile_files_are_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = dir.path().join("good");
+    drop(Journal::open(&good).unwrap());
+    let bytes = loop {
+        // The writer thread closes the file a moment after the last handle is gone.
+        if let Ok(database) = Database::open(&good) {
+            drop(database);
+            break std::fs::read(&good).unwrap();
+        }
+        std::thread::yield_now();
+    };
+    let mut cases = vec![("text", b"hello, this is not a journal ".repeat(400)), ("cut", bytes[..bytes.len() / 2].to_vec())];
+    let mut flipped = bytes.clone();
+    flipped[4096..].iter_mut().for_each(|byte| *byte ^= 0x5a);
+    cases.push(("flipped", flipped));
+    for (name, content) in cases {
+        let path = dir.path().join(name);
+        std::fs::write(&path, &content).unwrap();
+        let error = std::thread::spawn({
+            let path = path.clone();
+            move || Journal::open(&path).err()
+        })
+        .join();
+        let error = error.unwrap_or_else(|_| panic!("{name}: panicked")).unwrap_or_else(|| panic!("{name}: opened"));
+        assert_eq!(error.code(), "journal_corrupt", "{name}: {error}");
+        assert!(error.to_string().contains("restore a backup"), "{name}: {error}");
+        assert!(path.exists());
+    }
+    assert!(matches!(Journal::open(dir.path()), Err(OpenError::Journal { .. })), "a folder");
+}
+
+#[test]
+fn another_format_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("j");
+    let database = Database::create(&path).unwrap();
+    let txn = database.begin_write().unwrap();
+    txn.open_table(TableDefinition::<&str, u64>::new("meta")).unwrap().insert("format", 2).unwrap();
+    txn.commit().unwrap();
+    drop(database);
+    assert!(matches!(Journal::open(&path), Err(OpenError::Format { found: 2, known: 1, .. })));
+}
+
+/// A disk that can be full.
+#[derive(Debug)]
+struct Disk {
+    file: File,
+    full: Arc<AtomicBool>,
+}
+
+impl Disk {
+    fn room(&self) -> std::io::Result<()> {
+        if self.full.load(Ordering::SeqCst) { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> std::io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+        self.file.read_exact_at(out, offset)
+    }
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.room()?;
+        self.file.set_len(len)
+    }
+    fn sync_data(&self) -> std::io::Result<()> {
+        self.room()?;
+        self.file.sync_data()
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        self.room()?;
+        self.file.write_all_at(data, offset)
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_takes_no_new_work_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("j");
+    let full = Arc::new(AtomicBool::new(false));
+    let opener = {
+        let (path, full) = (path.clone(), Arc::clone(&full));
+        Box::new(move || {
+            let file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
+            Builder::new().create_with_backend(Disk { file, full: Arc::clone(&full) })
+        })
+    };
+    let (journal, _) = Journal::open_with(&path, opener).unwrap();
+    let mut settling = reserve(&journal, 1).await.unwrap();
+    settling.begin(Ask::of(&payment(1)).unwrap()).await.unwrap();
+    let mut early = reserve(&journal, 2).await.unwrap();
+
+    full.store(true, Ordering::SeqCst);
+    assert!(matches!(reserve(&journal, 3).await, Err(WriteError::Unavailable)));
+    assert!(matches!(early.begin(Ask::of(&payment(2)).unwrap()).await, Err(WriteError::Unavailable)));
+    drop(early);
+    // Money moved, and the answer was delivered, while nothing can be written.
+    settling.finish(Change::new(&[Event::SettleSettled]).receipt(receipt()));
+    let (held, mut let_go) = tokio::sync::oneshot::channel::<()>();
+    journal.post(key(1), Change::new(&[Event::Delivered]), Some(Box::new(held)));
+    assert!(matches!(journal.flush().await, Err(WriteError::Unavailable)));
+    assert!(matches!(let_go.try_recv(), Err(tokio::sync::oneshot::error::TryRecvError::Empty)), "held until durable");
+
+    full.store(false, Ordering::SeqCst);
+    assert!(let_go.await.is_err(), "written without being asked again");
+    journal.flush().await.unwrap();
+    assert_eq!([1, 2].map(|n| state(&journal, n)), [Some(State::Delivered), Some(State::Released)]);
+    assert!(!matches!(state(&journal, 3), Some(State::Reserved)), "no orphan");
+    reserve(&journal, 3).await.unwrap().release().await;
+}

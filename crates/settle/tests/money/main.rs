@@ -1,0 +1,8 @@
+//! The cashier against facilitators that behave, that fail, and that lie.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
+
+mod cashier;
+mod crash;
+mod hostile;
+mod support;
