@@ -98,9 +98,16 @@ impl Anvil {
         serde_json::from_value(self.rpc("eth_call", json!([{ "to": USDC, "data": data }, "latest"])).await).expect("a balance")
     }
 
-    /// Whether the transaction is on chain and did not revert.
+    /// Whether the transaction is on chain, if need be a moment later, and did not revert.
     pub async fn succeeded(&self, hash: B256) -> bool {
-        self.rpc("eth_getTransactionReceipt", json!([hash])).await["status"] == "0x1"
+        for _ in 0..200 {
+            let receipt = self.rpc("eth_getTransactionReceipt", json!([hash])).await;
+            if !receipt.is_null() {
+                return receipt["status"] == "0x1";
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        false
     }
 
     /// The chain's own time, in Unix seconds.

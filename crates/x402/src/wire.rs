@@ -51,8 +51,9 @@ pub struct RequirementsV1 {
     pub resource: String,
     /// Never absent in v1.
     pub description: String,
-    /// Media type of the answer.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    /// Media type of the answer; never absent in v1, and empty when unknown: the v1 client of PyPI
+    /// refuses a challenge without it.
+    #[serde(default)]
     pub mime_type: String,
     /// Payee.
     pub pay_to: String,
