@@ -5,9 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::BodyExt as _;
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper::{
+    body::{Body as _, Incoming},
+    upgrade::OnUpgrade,
+};
 use obol_offer::Terms;
 use obol_settle::{Captured, Delivery, PaymentPermit, Receipt, Refusal};
 use obol_x402::MatchedPayment;
@@ -198,6 +201,10 @@ impl Shared {
         }
         if websocket {
             upgrade::set_handshake(&mut parts.headers);
+        }
+        if body.size_hint().exact() == Some(0) && !matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE) {
+            // The client library leaves it out; some servers then answer 411.
+            parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         Ok(Request::from_parts(parts, body))
     }

@@ -125,7 +125,7 @@ mod tests {
     fn well_formed_bodies_end_where_they_should() {
         assert_eq!(end_of("0\r\n\r\nGET"), Ok(Some(5)));
         assert_eq!(end_of("3\r\nabc\r\n0\r\n\r\n"), Ok(Some(13)));
-        assert_eq!(end_of("A;ext=1\r\n0123456789\r\n0\r\nX-Sum: 1\r\n\r\nrest"), Ok(Some(37)));
+        assert_eq!(end_of("A;ext=1\r\n0123456789\r\n0\r\nX-Sum: 1\r\n\r\nrest"), Ok(Some(36)));
         assert_eq!(end_of("3\r\nab"), Ok(None));
     }
 

@@ -1,0 +1,5 @@
+use obol_gateway::Passage;
+
+fn main() {
+    let _unpaid = Passage(None);
+}

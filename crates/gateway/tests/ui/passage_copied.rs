@@ -1,0 +1,7 @@
+use obol_gateway::Passage;
+
+fn copy(passage: &Passage) -> Passage {
+    passage.clone()
+}
+
+fn main() {}

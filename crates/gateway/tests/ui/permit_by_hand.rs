@@ -1,0 +1,5 @@
+use obol_settle::PaymentPermit;
+
+fn main() {
+    let _forged = PaymentPermit::new();
+}
