@@ -234,13 +234,30 @@ impl Keeper {
     /// The pass: works out what is served and publishes it.
     fn pass(&mut self) {
         let started = Instant::now();
-        let state = reconcile(&self.tree.slices(), &self.state, &self.site, OffsetDateTime::now_utc());
+        let state = reconcile(self.tree.slices(), &self.state, &self.site, OffsetDateTime::now_utc());
         self.table.store(Some(state.table.clone()));
         log_changes(&self.state, &state, started.elapsed());
         self.state = state;
-        let targets = std::mem::take(&mut self.targets);
-        self.targets = self.state.offers.iter().map(|(key, offer)| (key.clone(), target(key, offer, &targets))).collect();
-        self.prober.set(self.targets.values().filter_map(|(_, target)| target.clone()).collect());
+        self.aim();
+    }
+
+    /// Tells the prober what to probe, if that changed: the upstream of what is served, while it is.
+    fn aim(&mut self) {
+        let before = self.targets.len();
+        self.targets.retain(|key, _| self.state.offers.contains_key(key));
+        let mut changed = self.targets.len() != before;
+        for (key, offer) in &self.state.offers {
+            if self.targets.get(key).is_some_and(|(state, _)| Arc::ptr_eq(state, offer)) {
+                continue;
+            }
+            let served = offer.served.as_ref().filter(|_| offer.is_routed());
+            let target = served.and_then(|version| Target::of(&version.offer, &version.spec));
+            let old = self.targets.insert(key.clone(), (offer.clone(), target.clone()));
+            changed |= old.is_none_or(|(_, old)| old != target);
+        }
+        if changed {
+            self.prober.set(self.targets.values().filter_map(|(_, target)| target.clone()).collect());
+        }
     }
 
     fn answer(&mut self, command: Command) {
@@ -293,19 +310,6 @@ fn stack_text(dir: &StackDir) -> Option<String> {
 /// Every kind of slice that is an offer.
 fn offer_kinds() -> [obol_offer::OfferKind; 2] {
     [obol_offer::OfferKind::Http, obol_offer::OfferKind::Inference]
-}
-
-/// What to probe for an offer: the upstream of what is served, while it is.
-fn target(
-    key: &Key,
-    offer: &Arc<OfferState>,
-    before: &BTreeMap<Key, (Arc<OfferState>, Option<Target>)>,
-) -> (Arc<OfferState>, Option<Target>) {
-    if let Some(known) = before.get(key).filter(|(state, _)| Arc::ptr_eq(state, offer)) {
-        return known.clone();
-    }
-    let served = offer.served.as_ref().filter(|_| offer.is_routed());
-    (offer.clone(), served.and_then(|version| Target::of(&version.offer, &version.spec)))
 }
 
 fn log_changes(before: &State, after: &State, took: Duration) {

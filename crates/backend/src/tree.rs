@@ -84,8 +84,8 @@ impl Tree {
     }
 
     /// What the pass works on.
-    pub(crate) fn slices(&self) -> Vec<Slice> {
-        self.slices.values().map(|loaded| loaded.slice.clone()).collect()
+    pub(crate) fn slices(&self) -> impl Iterator<Item = &Slice> {
+        self.slices.values().map(|loaded| &loaded.slice)
     }
 }
 

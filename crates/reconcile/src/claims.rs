@@ -39,6 +39,10 @@ pub(crate) fn settle(claims: Vec<Claim>, previous: &State) -> Settled {
         }
     }
     let [staying, moving, new] = ranks;
+    if moving.is_empty() && new.is_empty() {
+        // Whoever stays held its place before, and no place is held twice.
+        return Settled { winners: staying, losers: Vec::new() };
+    }
     if moving.is_empty() {
         return contest(staying.into_iter().chain(new).collect());
     }

@@ -18,8 +18,8 @@ pub const QUOTE_GRACE: Duration = Duration::seconds(60);
 /// Works out what is served. Depends on its arguments alone; the order of `slices` does not matter.
 ///
 /// A broken or refused slice keeps its last good version, and its neighbours do not notice.
-pub fn reconcile(slices: &[Slice], previous: &State, site: &Site, now: OffsetDateTime) -> State {
-    let slices: BTreeMap<Key, &Slice> = slices.iter().map(|slice| ((slice.name.clone(), slice.kind), slice)).collect();
+pub fn reconcile<'a>(slices: impl IntoIterator<Item = &'a Slice>, previous: &State, site: &Site, now: OffsetDateTime) -> State {
+    let slices: BTreeMap<Key, &Slice> = slices.into_iter().map(|slice| ((slice.name.clone(), slice.kind), slice)).collect();
     let mut claims = Vec::with_capacity(slices.len());
     let mut settled: Vec<(Key, Option<Version>, Option<Refusal>)> = Vec::new();
     for (key, slice) in &slices {
@@ -113,6 +113,7 @@ fn previous_quote(old: &Entry, new: &Entry, now: OffsetDateTime) -> Option<(Quot
 
 fn table(state: &State) -> RouteTable {
     let mut builder = RouteTable::builder();
+    builder.reserve(state.offers.len());
     for base in state.offers.values().filter_map(|offer| offer.entries.first()) {
         builder.insert(base.clone());
     }

@@ -182,6 +182,11 @@ pub struct RouteTableBuilder {
 }
 
 impl RouteTableBuilder {
+    /// Makes room for entries on any host, so that filling a large table does not grow it in steps.
+    pub fn reserve(&mut self, entries: usize) {
+        self.table.any_host.slots.reserve(entries);
+    }
+
     /// Adds an entry. Who comes first keeps the place; says whether the place was free.
     pub fn insert(&mut self, entry: Arc<Entry>) -> bool {
         let places = match entry.host() {
