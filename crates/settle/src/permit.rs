@@ -75,17 +75,16 @@ impl PaymentPermit {
     pub async fn capture(mut self) -> Captured {
         let Some(inner) = self.inner.take() else { return Captured::NotAsked };
         let (reply, answer) = oneshot::channel();
-        let (core, fingerprint) = (Arc::clone(&inner.core), inner.fingerprint);
-        core.tasks.spawn(async move {
+        let tasks = inner.core.tasks.clone();
+        tasks.spawn(async move {
+            let cut_short =
+                CutShort { core: Some(Arc::clone(&inner.core)), key: inner.payment.replay_key(), fingerprint: inner.fingerprint };
+            let captured = inner.capture().await;
+            cut_short.disarm();
             // If nobody waits any more, the delivery in it is dropped, and the payment is owed.
-            let _ = reply.send(inner.capture().await);
+            let _ = reply.send(captured);
         });
-        answer.await.unwrap_or_else(|_| {
-            // The task was cut short (a panic, the end of the runtime): its reservation says so in
-            // the journal.
-            core.doubt(self.payment.replay_key(), fingerprint, None);
-            Captured::Unsettled { transaction: None }
-        })
+        answer.await.unwrap_or(Captured::Unsettled { transaction: None })
     }
 
     /// Gives the payment back unused, e.g. when the upstream failed.
@@ -101,6 +100,28 @@ impl Drop for PaymentPermit {
     fn drop(&mut self) {
         if let Some(inner) = &self.inner {
             inner.core.counters.released.add();
+        }
+    }
+}
+
+/// Remembers the doubt when a capture ends without an outcome (a panic, the end of the runtime);
+/// its reservation writes it to the journal.
+struct CutShort {
+    core: Option<Arc<Core>>,
+    key: ReplayKey,
+    fingerprint: B256,
+}
+
+impl CutShort {
+    fn disarm(mut self) {
+        self.core = None;
+    }
+}
+
+impl Drop for CutShort {
+    fn drop(&mut self) {
+        if let Some(core) = self.core.take() {
+            core.doubt(self.key, self.fingerprint, None);
         }
     }
 }

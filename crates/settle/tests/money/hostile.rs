@@ -162,3 +162,27 @@ async fn hostile_a_second_answer_is_not_taken_for_the_next_request() {
     assert!(matches!(captured, Captured::Refused { .. }), "{captured:?}");
     assert_eq!(twice.count("/base/settle"), 1);
 }
+
+#[tokio::test]
+async fn what_facilitators_support_orders_them_and_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = Remote::start([valid()], [success()]).await;
+    *other.supported.lock().unwrap() = Some(r#"{"kinds":[{"x402Version":2,"scheme":"exact","network":"eip155:1"}]}"#.to_owned());
+    let silent = Remote::start([valid()], [success()]).await;
+    let kinds = |cashier: &Cashier| cashier.facilitators().iter().find(|f| other.url.as_str().starts_with(&f.id)).and_then(|f| f.kinds);
+
+    let cashier = Cashier::open(config(dir.path())).await.unwrap();
+    cashier.watch_facilitators(std::slice::from_ref(&other.url));
+    until("known", async || kinds(&cashier) == Some(1)).await;
+    assert!(admit(&cashier, 1, &[&other, &silent]).await.is_ok());
+    assert_eq!((other.count("/base/verify"), silent.count("/base/verify")), (0, 1));
+    until("kept", async || dir.path().join("journal.supported.json").exists()).await;
+
+    *other.supported.lock().unwrap() = None;
+    drop(cashier);
+    let cashier = Cashier::open(config(dir.path())).await.unwrap();
+    cashier.watch_facilitators(std::slice::from_ref(&other.url));
+    assert_eq!(kinds(&cashier), Some(1), "from disk, before it is asked");
+    // It is still asked when nobody else is there: what it says is a preference, not a ban.
+    assert!(admit(&cashier, 2, &[&other]).await.is_ok());
+}

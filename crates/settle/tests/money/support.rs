@@ -173,8 +173,10 @@ pub fn says(status: u16, body: &str) -> Does {
 /// A facilitator behind a real socket that follows a script per path, its last line for ever.
 pub struct Remote {
     pub url: url::Url,
+    /// Answer to `/supported`; 404 when there is none.
+    pub supported: Arc<Mutex<Option<String>>>,
     /// Path, head and body of every request to `/verify` and `/settle`.
-    pub requests: Arc<Mutex<Vec<(String, String, String)>>>,
+    pub requests: Requests,
 }
 
 impl Remote {
@@ -182,11 +184,11 @@ impl Remote {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/base/", listener.local_addr().unwrap()).parse().unwrap();
         let (verify, settle) = (Arc::new(Mutex::new(verify.into())), Arc::new(Mutex::new(settle.into())));
-        let requests = Arc::new(Mutex::new(Vec::new()));
-        let this = Self { url, requests: Arc::clone(&requests) };
+        let (requests, supported) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(None)));
+        let this = Self { url, supported: Arc::clone(&supported), requests: Arc::clone(&requests) };
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&verify), Arc::clone(&settle), Arc::clone(&requests)));
+                tokio::spawn(serve(stream, Arc::clone(&verify), Arc::clone(&settle), Arc::clone(&supported), Arc::clone(&requests)));
             }
         });
         this
@@ -199,13 +201,18 @@ impl Remote {
 
 type Script = Arc<Mutex<VecDeque<Does>>>;
 
-async fn serve(mut stream: TcpStream, verify: Script, settle: Script, requests: Arc<Mutex<Vec<(String, String, String)>>>) {
+type Requests = Arc<Mutex<Vec<(String, String, String)>>>;
+
+async fn serve(mut stream: TcpStream, verify: Script, settle: Script, supported: Arc<Mutex<Option<String>>>, requests: Requests) {
     let Some((head, body)) = read_request(&mut stream).await else { return };
     let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
     let script = match path.as_str() {
         "/base/verify" => verify,
         "/base/settle" => settle,
-        _ => return answer(&mut stream, 404, "").await,
+        _ => {
+            let known = supported.lock().unwrap().clone();
+            return answer(&mut stream, if known.is_some() { 200 } else { 404 }, &known.unwrap_or_default()).await;
+        }
     };
     requests.lock().unwrap().push((path.clone(), head, body));
     let does = {
