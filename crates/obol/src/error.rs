@@ -166,14 +166,16 @@ impl From<ControlError> for Error {
 
 impl From<NodeError> for Error {
     fn from(error: NodeError) -> Self {
-        let fix = match &error {
-            NodeError::AlreadyRunning(_) => "type `obol stack status`, or `obol stack down` to end it",
-            NodeError::Listen { .. } => "choose another address: `obol stack up --listen 127.0.0.1:PORT`",
-            NodeError::Stack(_) => "correct stack.yaml",
-            NodeError::SocketPath(_) => "set OBOL_STATE_DIR to a shorter path",
-            _ => "check OBOL_DATA_DIR and OBOL_STATE_DIR, and who owns them",
+        let text = error.to_string();
+        // The node's own sentences end with what to do, where it knows that.
+        let (message, told) = text.split_once("; ").unwrap_or((&text, ""));
+        let fix = match (&error, told) {
+            (NodeError::AlreadyRunning(_), _) => "type `obol stack status`, or `obol stack down` to end it",
+            (NodeError::Stack(_), _) => "correct stack.yaml",
+            (_, "") => "check OBOL_DATA_DIR and OBOL_STATE_DIR, and who owns them",
+            (_, told) => told,
         };
-        Self::failed(error.code(), error.to_string(), fix)
+        Self::failed(error.code(), message, fix)
     }
 }
 

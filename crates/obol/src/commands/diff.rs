@@ -1,7 +1,8 @@
 //! `obol diff`: what a pass would change.
 
 use obol_reconcile::{Action, PlanItem, PlannedChange, plan};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::{
     args::DiffArgs,
@@ -10,6 +11,16 @@ use crate::{
     exit::Exit,
     printer::Printer,
 };
+
+/// The answer.
+#[derive(Serialize)]
+struct Plan<'a> {
+    /// Whether a node runs; without one, everything would be created.
+    running: bool,
+    changes: &'a [&'a PlannedChange],
+    /// Slices that a pass leaves alone until they are mended.
+    broken: &'a [Problem],
+}
 
 /// Shows the plan and changes nothing.
 pub async fn run(args: &DiffArgs, printer: &Printer) -> Result<Exit, Error> {
@@ -29,7 +40,7 @@ pub async fn run(args: &DiffArgs, printer: &Printer) -> Result<Exit, Error> {
         }
     };
     let changes: Vec<&PlannedChange> = plan.iter().filter(|change| change.action != Action::None).collect();
-    printer.data(&json!({ "running": node.is_some(), "changes": changes, "broken": broken }), || human(&changes));
+    printer.data(&Plan { running: node.is_some(), changes: &changes, broken: &broken }, || human(&changes));
     for problem in broken.iter().filter(|_| printer.is_human()) {
         printer.problem(problem);
     }

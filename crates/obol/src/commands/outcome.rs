@@ -89,7 +89,11 @@ pub async fn write(
 /// Runs the pass for a slice that has just been written or deleted, and tells how it went.
 pub async fn applied(context: &Context, kind: OfferKind, name: &OfferName, change: &'static str, printer: &Printer) -> Result<Exit, Error> {
     let views = match context.node().await? {
-        Some(node) => Some(node.sync(Some(name)).await?),
+        Some(node) => {
+            // What is written is written: the node reads it now or when it starts.
+            let failed = |_: &_| printer.warn(&format!("{} is {change}, but the node could not be told", file(kind, name)));
+            Some(node.sync(Some(name)).await.inspect_err(failed)?)
+        }
         None => None,
     };
     let view: Option<&OfferView> = views.iter().flatten().find(|view| view.name == *name && view.kind == kind);

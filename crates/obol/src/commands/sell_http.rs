@@ -105,6 +105,9 @@ fn keep_stopped(mut spec: OfferSpec, before: Option<OfferSpec>) -> OfferSpec {
 }
 
 fn suggestion(text: &str) -> String {
+    if !text.is_ascii() {
+        return "weather".to_owned();
+    }
     let plain: String = text.to_lowercase().chars().map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' }).collect();
     let plain: String =
         plain.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-").chars().take(OfferName::MAX).collect();

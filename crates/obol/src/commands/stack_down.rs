@@ -16,7 +16,7 @@ pub async fn run(printer: &Printer) -> Result<Exit, Error> {
     node.shutdown().await?;
     let begun = Instant::now();
     let mut told = false;
-    while context.node().await?.is_some() {
+    while context.node().await?.is_some() || !lock_is_free(&context) {
         if begun.elapsed() > PATIENCE {
             return Err(Error::failed("still_running", "the node has not ended within ten minutes", "type `obol stack status`"));
         }
@@ -28,4 +28,12 @@ pub async fn run(printer: &Printer) -> Result<Exit, Error> {
     }
     printer.data(&json!({ "stopped": true }), || "stopped".to_owned());
     Ok(Exit::Done)
+}
+
+/// The node gives its lock back last; then another can start.
+fn lock_is_free(context: &Context) -> bool {
+    match std::fs::File::open(context.dirs.state.join("node.lock")) {
+        Ok(file) => !matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)),
+        Err(_) => true,
+    }
 }

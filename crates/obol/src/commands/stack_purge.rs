@@ -16,7 +16,7 @@ use crate::{
 /// shared.
 const STATE: [&str; 4] = ["control.sock", "control.sock.new", "sandbox.chain", "node.lock"];
 /// Journal and keys.
-const DATA: [&str; 2] = ["journal.redb", "secrets"];
+const DATA: [&str; 3] = ["journal.redb", "journal.supported.json", "secrets"];
 
 /// Deletes state, and data only when asked.
 pub async fn run(args: &PurgeArgs, printer: &Printer) -> Result<Exit, Error> {

@@ -26,6 +26,7 @@ const MANY: usize = 50;
 pub async fn run(args: UpArgs, verbose: bool, printer: &Printer) -> Result<Exit, Error> {
     let context = Context::open()?;
     context.need_stack()?;
+    context.config()?;
     let human = printer.is_human() && std::io::stderr().is_terminal();
     log(args.log.unwrap_or(if human { LogFormat::Text } else { LogFormat::Json }), verbose, human);
     let config = NodeConfig { listen: args.listen, admin: args.admin, ..NodeConfig::new(context.dirs.clone()) };

@@ -2,6 +2,7 @@
 
 use obol_backend::control::{NodeStatus, OfferView};
 use obol_offer::{Condition, ConditionKind, ConditionStatus, Offer, OfferName, Terms};
+use obol_reconcile::{Site, public_url};
 use obol_stackdir::{Diagnostic, Severity, Slice, StackConfig, Walk};
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -36,23 +37,17 @@ pub struct Row {
     pub problems: Vec<Problem>,
 }
 
-/// `0.001 USDC`, `0.001 USDC or 0.002 EURC`.
-pub fn price(payments: &[Terms]) -> String {
+/// `0.001 USDC`, as the node writes it too.
+fn price(payments: &[Terms]) -> String {
     let one = |terms: &Terms| format!("{} {}", terms.amount.to_decimal(terms.asset.decimals), terms.asset.symbol);
-    let mut prices: Vec<_> = payments.iter().map(one).collect();
-    prices.dedup();
-    prices.join(" or ")
+    payments.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// Where buyers would find an offer.
-pub fn url(offer: &Offer, config: &StackConfig) -> String {
-    let base = match (&config.public_url, &offer.hostname) {
-        (Some(url), None) => url.as_str().trim_end_matches('/').to_owned(),
-        (Some(url), Some(host)) => format!("{}://{host}", url.scheme()),
-        (None, Some(host)) => format!("http://{host}:{}", config.listen.port()),
-        (None, None) => format!("http://{}", config.listen),
-    };
-    format!("{base}{}", offer.path)
+fn url(offer: &Offer, config: &StackConfig) -> String {
+    let own = || format!("http://{}/", config.listen).parse().ok();
+    let site = Site { cluster: false, loopback: true, public_url: config.public_url.clone().or_else(own) };
+    public_url(offer, &site).unwrap_or_default()
 }
 
 /// All offers, by name.

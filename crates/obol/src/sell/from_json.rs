@@ -78,6 +78,9 @@ fn refuse(problem: Problem, place: &str) -> Error {
 /// The place of a problem, if it has one, is `line:column`.
 fn parse(text: &str) -> Result<Given, Problem> {
     let value: serde_json::Value = typed(text, "json_malformed", "write one JSON object")?;
+    if !value.is_object() {
+        return Err(Problem::new("json_shape", "this is no JSON object", "write the spec of one offer").at("1:1"));
+    }
     let has = |key: &str| value.get(key).is_some();
     if has("kind") || has("apiVersion") || has("metadata") {
         if let Some(kind) = value.get("kind").and_then(|k| k.as_str()).filter(|kind| *kind != "ServiceOffer") {
@@ -108,7 +111,7 @@ fn typed<T: DeserializeOwned>(text: &str, code: &str, fix: &str) -> Result<T, Pr
         let place = format!("{}:{}", error.line(), error.column());
         let message = error.to_string();
         let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(head, _)| head);
-        Problem::new(code, cut(message), fix).at(place)
+        Problem::new(code, message.chars().take(240).collect::<String>(), fix).at(place)
     })
 }
 
@@ -141,7 +144,7 @@ mod tests {
         assert_eq!(code(r#"{"kind":"List","items":[]}"#), ("json_kind".into(), None));
         assert_eq!(code(r#"{"kind":"ServiceOffer","spec":{}}"#).0, "json_shape");
         assert_eq!(code("{\n \"upstream\": {\"port\": \"x\"}}"), ("json_shape".into(), Some("2:25".into())));
-        assert_eq!(code(&format!(r#"{{"upstream":{{}},"upstream":{{}}}}"#)).0, "json_shape");
+        assert_eq!(code(r#"{"upstream":{},"upstream":{}}"#).0, "json_shape");
         let version = format!(r#"{{"apiVersion":"obol.org/v1","kind":"ServiceOffer","metadata":{{"name":"a"}},"spec":{SPEC}}}"#);
         assert_eq!(code(&version).0, "json_version");
     }
