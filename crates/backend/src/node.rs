@@ -15,7 +15,7 @@ use obol_settle::{Cashier, CashierConfig};
 use obol_stackdir::{StackConfig, StackDir};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use url::{Host, Url};
 
 use crate::{
@@ -79,9 +79,10 @@ impl Node {
         let site = site(&stack, addresses);
         let keeper = Keeper::new(StackDir::at(&config.dirs.config), site, addresses.public, table.clone(), prober.clone());
         let (events, inbox) = std::sync::mpsc::channel();
+        let stop = StopOnDrop(events.clone());
         let following = follow(&config, events.clone(), keeper, inbox);
         let keeping = tokio::spawn(end_with(ending.clone(), tokio::task::spawn_blocking(following)));
-        let probing = tokio::spawn(prober.run(health::client().map_err(NodeError::Gateway)?));
+        let probing = AbortOnDropHandle::new(tokio::spawn(prober.run(health::client().map_err(NodeError::Gateway)?)));
         let answers = Arc::new(Control {
             keeper: events.clone(),
             play,
@@ -94,14 +95,13 @@ impl Node {
             let served = served.clone();
             async move { answers.serve(&control.listener, served).await }
         });
+        let served = served.drop_guard();
         let gateway = Gateway::new(gateway_config(&stack), table, cashier.clone());
         let ended = gateway.run(public, admin, ending.clone()).await;
         let early = !ending.is_cancelled();
         ending.cancel();
         cashier.drain().await;
-        let _ = events.send(Event::Stop);
-        served.cancel();
-        probing.abort();
+        drop((stop, served, probing));
         let (kept, _) = tokio::join!(keeping, answering);
         match ended {
             Ok(()) if !kept.unwrap_or(false) => Err(NodeError::Lost),
@@ -109,6 +109,15 @@ impl Node {
             Ok(()) => Ok(()),
             Err(error) => Err(NodeError::Gateway(error)),
         }
+    }
+}
+
+/// Ends the keeper with the node, even one that is dropped half-way.
+struct StopOnDrop(Sender<Event>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        let _ = self.0.send(Event::Stop);
     }
 }
 

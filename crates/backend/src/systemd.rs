@@ -83,7 +83,7 @@ ExecStart={binary} stack up
 RestartSec=2
 # Payments under way are brought to an end before the node goes.
 KillSignal=SIGTERM
-TimeoutStopSec=60
+TimeoutStopSec=100
 LimitNOFILE=65536
 UMask=0077
 NoNewPrivileges=yes

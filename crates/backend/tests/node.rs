@@ -1,4 +1,5 @@
 //! A whole node in this process: files in, answers out.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "a test")]
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
@@ -257,6 +258,20 @@ async fn ten_thousand_offers_all_answer() {
     println!("{}", resident.lines().find(|line| line.starts_with("VmRSS")).unwrap_or_default());
     assert_eq!(client.status().await.unwrap().offers.len(), 10_000);
     node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_dropped_leaves_nothing_behind() {
+    let root = tempfile::tempdir().unwrap();
+    let dirs = dirs(root.path());
+    write(&dirs, "a", &values("a", "0.001", 9));
+    for _ in 0..3 {
+        let node = Running::start(&dirs).await;
+        assert_eq!(get(node.at.public, "/services/a").await.0, 402);
+        node.task.abort();
+        assert!(node.task.await.unwrap_err().is_cancelled());
+        until("the socket to go", async || Client::connect(&dirs).await.is_err()).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
