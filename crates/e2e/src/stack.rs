@@ -64,18 +64,19 @@ impl Stack {
     ///
     /// # Panics
     /// When it cannot be started.
-    pub fn run(&self, args: &[&str]) -> Output {
-        self.command().args(args).output().expect("obol starts")
+    pub fn run(&self, args: &[impl AsRef<str>]) -> Output {
+        self.command().args(args.iter().map(AsRef::as_ref)).output().expect("obol starts")
     }
 
     /// Runs `obol`, which must succeed, and returns its stdout.
     ///
     /// # Panics
     /// When it fails.
-    pub fn ok(&self, args: &[&str]) -> String {
+    pub fn ok(&self, args: &[impl AsRef<str>]) -> String {
         let output = self.run(args);
         let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "obol {} failed ({}):\n{error}", args.join(" "), output.status);
+        let line: Vec<_> = args.iter().map(AsRef::as_ref).collect();
+        assert!(output.status.success(), "obol {} failed ({}):\n{error}", line.join(" "), output.status);
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -168,7 +169,9 @@ impl Default for Stack {
     }
 }
 
-/// A loopback address that was free a moment ago.
+/// A loopback address that was free a moment ago, below the ports that the system gives to
+/// outgoing connections: between two starts of a node none of those may take it.
 fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
+    let candidates = std::iter::repeat_with(|| SocketAddr::from(([127, 0, 0, 1], rand::random_range(10_000..32_000))));
+    candidates.take(1_000).find(|address| TcpListener::bind(address).is_ok()).expect("a free port")
 }

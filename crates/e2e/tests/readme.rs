@@ -79,6 +79,7 @@ fn steps(markdown: &str) -> Vec<Step> {
     let mut inside = None;
     let mut pending = String::new();
     for line in markdown.lines().map(str::trim) {
+        let line = line.strip_prefix("$ ").unwrap_or(line);
         if let Some(info) = line.strip_prefix("```") {
             inside = if inside.is_some() { None } else { Some(if info.trim() == "sh" { marker } else { "not sh" }) };
             marker = "";
@@ -89,7 +90,7 @@ fn steps(markdown: &str) -> Vec<Step> {
         } else if let Some(head) = line.strip_suffix('\\') {
             pending.push_str(head);
         } else {
-            let whole = std::mem::take(&mut pending) + line.strip_prefix("$ ").unwrap_or(line);
+            let whole = std::mem::take(&mut pending) + line;
             let command = whole.split(" #").next().unwrap_or_default().trim().to_owned();
             match inside {
                 _ if command.is_empty() || command.starts_with('#') => {}

@@ -43,15 +43,29 @@ pub(super) fn opener(path: &Path) -> Opener {
     Box::new(move || Builder::new().set_cache_size(16 << 20).set_check_integrity_on_open(true).create(&path))
 }
 
-/// Creates the file for its owner only, and its folder, durably.
+/// Creates the file for its owner only, and its folder, durably. It is made whole under another name
+/// first: redb takes a file whose making was cut short for a damaged one.
 pub(super) fn prepare(path: &Path) -> std::io::Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
+    if path.try_exists()? {
+        return Ok(());
+    }
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(".new");
+    let fresh = PathBuf::from(fresh);
     let mut options = std::fs::OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
+    options.read(true).write(true).create(true).truncate(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)?.sync_all()?;
+    let file = options.open(&fresh)?;
+    drop(Database::create(&fresh).map_err(std::io::Error::other)?);
+    file.sync_all()?;
+    // A link never replaces a journal that another process has made meanwhile.
+    match std::fs::hard_link(&fresh, path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+        _ => std::fs::remove_file(&fresh)?,
+    }
     std::fs::File::open(folder)?.sync_all()
 }
 

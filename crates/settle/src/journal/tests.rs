@@ -277,3 +277,12 @@ async fn a_full_disk_takes_no_new_work_and_loses_nothing() {
     assert!(!matches!(state(&journal, 3), Some(State::Reserved)), "no orphan");
     reserve(&journal, 3).await.unwrap().release().await;
 }
+
+#[test]
+fn a_making_that_was_cut_short_is_begun_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("j");
+    std::fs::write(dir.path().join("j.new"), vec![0; 8192]).unwrap();
+    drop(Journal::open(&path).unwrap());
+    assert!(path.exists() && !dir.path().join("j.new").exists());
+}
