@@ -76,7 +76,7 @@ impl Printer {
     /// Something done, on stderr; silenced by `--quiet`.
     pub fn done(&self, text: &str) {
         if !self.quiet {
-            self.err(format_args!("{GREEN}✓{GREEN:#} {text}\n"));
+            self.err(format_args!("{GREEN}✓{GREEN:#} {}\n", clean(text)));
         }
     }
 
@@ -89,7 +89,7 @@ impl Printer {
 
     /// Something that should not be overlooked, on stderr.
     pub fn warn(&self, text: &str) {
-        self.err(format_args!("{YELLOW}warning{YELLOW:#}: {text}\n"));
+        self.err(format_args!("{YELLOW}warning{YELLOW:#}: {}\n", clean(text)));
     }
 
     /// A receipt for a program, on stderr, since stdout has the body.

@@ -1,6 +1,6 @@
 //! `obol sell http`.
 
-use obol_offer::{OfferKind, OfferName, OfferSpec};
+use obol_offer::{Network, OfferKind, OfferName, OfferSpec};
 use obol_stackdir::OfferFile;
 
 use crate::{
@@ -11,6 +11,9 @@ use crate::{
     printer::Printer,
     sell::{Defaults, Given, merge, read_json},
 };
+
+const NO_FACILITATOR: &str = "no facilitator is named, so no payment can be checked: pass --facilitator URL, or keep one for \
+                              all offers, e.g. `obol stack init --facilitator https://x402.org/facilitator`";
 
 /// Writes or changes an offer.
 pub async fn run(args: SellHttpArgs, printer: &Printer) -> Result<Exit, Error> {
@@ -30,7 +33,7 @@ pub async fn run(args: SellHttpArgs, printer: &Printer) -> Result<Exit, Error> {
         (None, None) => None,
     };
     let wallet = std::env::var("X402_WALLET").ok().filter(|wallet| !wallet.is_empty());
-    let defaults = Defaults { pay_to: wallet.or(config.defaults.pay_to), network: config.defaults.network };
+    let defaults = Defaults { pay_to: wallet.or(config.defaults.pay_to.clone()), network: config.defaults.network.clone() };
     match (merge(base, &args, &defaults), name) {
         (Ok(spec), Some(name)) if problems.is_empty() => {
             let exit = if args.dry_run {
@@ -38,6 +41,10 @@ pub async fn run(args: SellHttpArgs, printer: &Printer) -> Result<Exit, Error> {
             } else {
                 outcome::write(&context, lock, OfferKind::Http, &name, &spec, printer).await?
             };
+            let play = spec.payment.iter().chain(&spec.payments).any(|p| Network::find(&p.network).is_some_and(Network::is_sandbox));
+            if spec.facilitators.is_empty() && config.defaults.facilitators.is_empty() && !play {
+                printer.warn(NO_FACILITATOR);
+            }
             if spec.drain_at.is_some() {
                 printer.hint(&format!("the offer is stopped: type `obol sell start {name}`"));
             }

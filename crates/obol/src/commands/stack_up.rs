@@ -37,7 +37,7 @@ pub async fn run(args: UpArgs, verbose: bool, printer: &Printer) -> Result<Exit,
     });
     let shutdown = CancellationToken::new();
     tokio::spawn(until_signal(shutdown.clone(), *printer));
-    if printer.is_human() {
+    if human {
         tokio::spawn(follow(context, *printer));
     }
     node.run(shutdown).await?;

@@ -188,7 +188,7 @@ fn init_changes_only_what_it_is_told() {
     stack.ok(&["stack", "init", "--network", "base", "--dry-run"]);
     assert_eq!(fs::read_to_string(&file).unwrap(), before);
     stack.ok(&["stack", "init", "--network", "base"]);
-    assert_eq!(fs::read_to_string(&file).unwrap(), before.replace("network: base-sepolia\n\n", "network: base\n\n"));
+    assert_eq!(fs::read_to_string(&file).unwrap(), before.replacen("network: base-sepolia\n  fac", "network: base\n  fac", 1));
     assert_ne!(fs::read_to_string(&file).unwrap(), before);
 }
 
@@ -236,4 +236,21 @@ fn purge_takes_state_and_leaves_what_people_made() {
     stack.ok(&["stack", "purge", "--yes", "--with-data"]);
     assert!(!there("data") && there("state/mine.txt"));
     assert_eq!(stack.tree(), before);
+}
+
+#[test]
+fn commands_at_the_same_time_lose_nothing() {
+    let stack = Stack::with_offer();
+    let flags = ["--rps", "--max-in-flight", "--max-body", "--max-timeout"];
+    for round in 20..24 {
+        let value = round.to_string();
+        let spawn = |flag: &&str| stack.command(&["sell", "http", "weather", flag, &value, "-q"]).spawn().unwrap();
+        for mut child in flags.iter().map(spawn).collect::<Vec<_>>() {
+            assert!(child.wait().unwrap().success());
+        }
+        let text = fs::read_to_string(stack.values("weather")).unwrap();
+        for field in ["rps", "maxInFlight", "maxBodyBytes", "maxTimeoutSeconds"] {
+            assert!(text.contains(&format!("{field}: {value}\n")), "round {round}, {field}:\n{text}");
+        }
+    }
 }

@@ -42,7 +42,7 @@ impl Stack {
 
     pub fn on(network: &str) -> Self {
         let stack = Self::empty();
-        stack.ok(&["stack", "init", "--network", network, "--pay-to", SELLER]);
+        stack.ok(&["stack", "init", "--network", network, "--pay-to", SELLER, "--facilitator", "https://facilitator.example"]);
         stack
     }
 
