@@ -67,7 +67,7 @@ impl Stack {
         for (name, folder) in [("OBOL_CONFIG_DIR", "config"), ("OBOL_DATA_DIR", "data"), ("OBOL_STATE_DIR", "state")] {
             command.env(name, self.path(folder));
         }
-        command.stdin(Stdio::null()).current_dir(self.root.path());
+        command.env("TMPDIR", self.root.path()).stdin(Stdio::null()).current_dir(self.root.path());
         command
     }
 
