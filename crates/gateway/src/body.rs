@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use obol_settle::Delivery;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{headers, limits::InFlight};
 
@@ -162,8 +163,8 @@ pub(crate) enum RequestBodyError {
 /// A buyer's request body on its way to an upstream.
 #[derive(Debug)]
 pub(crate) enum RequestBody {
-    /// Read and digested before.
-    Ready(Bytes),
+    /// Read and digested before; with its share of the memory for such bodies.
+    Ready { bytes: Bytes, _share: Option<OwnedSemaphorePermit> },
     /// As it comes.
     Stream {
         inner: Incoming,
@@ -179,8 +180,8 @@ impl HttpBody for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         match self.get_mut() {
-            Self::Ready(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Self::Ready(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Ready { bytes, .. } if bytes.is_empty() => Poll::Ready(None),
+            Self::Ready { bytes, .. } => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Stream { inner, left, progress } => {
                 let frame = ready!(Pin::new(inner).poll_frame(cx));
                 progress.touch();
@@ -207,14 +208,14 @@ impl HttpBody for RequestBody {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Ready(bytes) => bytes.is_empty(),
+            Self::Ready { bytes, .. } => bytes.is_empty(),
             Self::Stream { inner, .. } => inner.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Ready(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Ready { bytes, .. } => SizeHint::with_exact(bytes.len() as u64),
             Self::Stream { inner, .. } => inner.size_hint(),
         }
     }

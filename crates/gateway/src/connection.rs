@@ -48,7 +48,8 @@ pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener, drain: Ca
         match accepted {
             Ok((stream, peer)) => {
                 let _ = stream.set_nodelay(true);
-                let connection = serve(shared.clone(), stream, peer.ip().to_canonical(), drain.clone(), slot);
+                // A token of its own: a shared one would be a lock that all connections meet at.
+                let connection = serve(shared.clone(), stream, peer.ip().to_canonical(), drain.child_token(), slot);
                 shared.tasks.spawn(connection);
             }
             Err(error) if is_transient(&error) => {}
@@ -68,7 +69,7 @@ fn is_transient(error: &io::Error) -> bool {
 async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: IpAddr, drain: CancellationToken, slot: Option<OwnedSemaphorePermit>) {
     let _slot = slot;
     let open = Open::new(&shared);
-    let mut guard = Guard::new(stream, shared.config.max_head_bytes);
+    let mut guard = Guard::new(stream, shared.config.max_head_bytes, shared.config.stall_timeout);
     let sniffed = tokio::select! {
         sniffed = tokio::time::timeout(shared.config.head_timeout, guard.sniff()) => sniffed,
         () = drain.cancelled() => return,
@@ -99,6 +100,7 @@ where
 {
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
+        biased;
         ended = &mut connection => return ended,
         () = drain.cancelled() => finish(connection.as_mut()),
     }

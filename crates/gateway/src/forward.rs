@@ -15,6 +15,7 @@ use obol_offer::Terms;
 use obol_settle::{Captured, Delivery, PaymentPermit, Receipt, Refusal};
 use obol_x402::MatchedPayment;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     body::{Body, Progress, RequestBody, UpstreamBody},
@@ -31,6 +32,8 @@ use crate::{
 
 /// Longest body that is read and digested before the upstream is called, in bytes.
 const MAX_DIGESTED: u64 = 1024 * 1024;
+/// Memory for all such bodies together; when it is used up, bodies are streamed undigested.
+pub(crate) const BODY_MEMORY_KIB: usize = 32 * 1024;
 /// Bound on reading such a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -118,13 +121,13 @@ impl Shared {
     ) -> Result<(PaymentPermit, Request<RequestBody>), Box<Answer>> {
         let started = Instant::now();
         let (parts, body) = request.into_parts();
-        let body = match known_length(&body) {
-            Some(length) if length <= MAX_DIGESTED => match tokio::time::timeout(BODY_TIMEOUT, body.collect()).await {
-                Ok(Ok(body)) => RequestBody::Ready(body.to_bytes()),
+        let body = match self.body_share(known_length(&body)) {
+            Some(share) => match tokio::time::timeout(BODY_TIMEOUT, body.collect()).await {
+                Ok(Ok(body)) => RequestBody::Ready { bytes: body.to_bytes(), _share: share },
                 Ok(Err(_)) => return Err(Box::new(respond::problem(&problem::body_broken()))),
                 Err(_) => return Err(Box::new(respond::problem(&problem::body_timeout()))),
             },
-            _ => stream(body, max_body),
+            None => stream(body, max_body),
         };
         let request = Request::from_parts(parts, body);
         let fingerprint = fingerprint(&request, visit);
@@ -136,6 +139,16 @@ impl Shared {
                 Ok((permit, request))
             }
             Err(refusal) => Err(Box::new(self.refused(visit, &terms, refusal))),
+        }
+    }
+
+    /// A share of the memory for digested bodies; `None` when the body is to be streamed.
+    fn body_share(&self, length: Option<u64>) -> Option<Option<OwnedSemaphorePermit>> {
+        let length = length.filter(|length| *length <= MAX_DIGESTED)?;
+        let kib = u32::try_from(length.div_ceil(1024)).ok()?;
+        match kib {
+            0 => Some(None),
+            kib => self.body_memory.clone().try_acquire_many_owned(kib).ok().map(Some),
         }
     }
 
@@ -341,9 +354,9 @@ fn fingerprint(request: &Request<RequestBody>, visit: &Visit) -> [u8; 32] {
     part(visit.path.as_str().as_bytes());
     part(request.uri().query().unwrap_or_default().as_bytes());
     match request.body() {
-        RequestBody::Ready(body) => {
+        RequestBody::Ready { bytes, .. } => {
             part(b"body");
-            part(&Sha256::digest(body));
+            part(&Sha256::digest(bytes));
         }
         RequestBody::Stream { .. } => {
             part(b"stream");

@@ -6,6 +6,7 @@
 
 mod admin;
 mod body;
+mod cashier_metrics;
 mod connection;
 mod forward;
 mod framing;
@@ -48,7 +49,9 @@ pub struct GatewayConfig {
     pub max_head_bytes: usize,
     /// How long a connection may take for a request head, and be idle between two.
     pub head_timeout: Duration,
-    /// Connections served at once.
+    /// How long a buyer may take nothing of an answer before the connection is closed.
+    pub stall_timeout: Duration,
+    /// Connections served at once; more wait.
     pub max_connections: usize,
     /// Unpaid challenges per second and client address; more get 429. 0 means no bound.
     pub challenge_rate: u32,
@@ -65,6 +68,7 @@ impl Default for GatewayConfig {
             public_url: None,
             max_head_bytes: 64 * 1024,
             head_timeout: Duration::from_secs(30),
+            stall_timeout: Duration::from_secs(120),
             max_connections: 10_000,
             challenge_rate: 0,
             upstream_timeout: Duration::from_secs(300),
@@ -98,13 +102,16 @@ impl Gateway {
     /// When a listener fails for good.
     pub async fn run(self, public: TcpListener, admin: TcpListener, shutdown: CancellationToken) -> std::io::Result<()> {
         let stop = CancellationToken::new();
+        let metrics = metrics::Metrics::new(&self.cashier);
         let shared = Arc::new(serve::Shared {
             proxy: proxy::Proxy::new(self.config.upstream_timeout).map_err(std::io::Error::other)?,
-            metrics: metrics::Metrics::new(),
             offers: offers::Offers::new(),
+            unrouted: offers::Classes::new(&metrics, ""),
+            metrics,
             ids: request_id::RequestIds::new(),
             clients: limits::ClientRate::new(self.config.challenge_rate),
             clock: limits::Clock::start(),
+            body_memory: Arc::new(tokio::sync::Semaphore::new(forward::BODY_MEMORY_KIB)),
             tasks: TaskTracker::new(),
             stop: stop.clone(),
             draining: AtomicBool::new(false),

@@ -1,11 +1,15 @@
 //! What operators can graph. Money here is for graphs; the journal is the ledger.
 
+use std::sync::atomic::AtomicU64;
+
+use obol_settle::Cashier;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
-use std::sync::atomic::AtomicU64;
+
+use crate::cashier_metrics::CashierCollector;
 
 /// One offer's series.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -73,7 +77,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(cashier: &Cashier) -> Self {
         let mut registry = Registry::with_prefix("obol_gateway");
         let settle_buckets: fn() -> Histogram = || Histogram::new([0.005, 0.02, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0]);
         let metrics = Self {
@@ -97,6 +101,7 @@ impl Metrics {
         registry.register("upstream_errors", "Requests that the upstream failed, by code", metrics.upstream_errors.clone());
         registry.register("framing_refused", "Messages refused for their framing, by code", metrics.framing_refused.clone());
         registry.register("connections", "Open buyer connections", metrics.connections.clone());
+        registry.register_collector(Box::new(CashierCollector(cashier.clone())));
         Self { registry, ..metrics }
     }
 

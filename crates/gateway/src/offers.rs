@@ -19,6 +19,24 @@ use crate::{
 
 const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 
+/// Answers by status class. 1xx counts as 2xx: a switched protocol is a success.
+#[derive(Debug)]
+pub(crate) struct Classes([Counter; 4]);
+
+impl Classes {
+    /// `offer` is empty for requests that met none.
+    pub(crate) fn new(metrics: &Metrics, offer: &str) -> Self {
+        Self(CLASSES.map(|status| metrics.requests.get_or_create_owned(&StatusLabels { offer: offer.to_owned(), status })))
+    }
+
+    pub(crate) fn count(&self, status: StatusCode) {
+        let class = usize::from(status.as_u16() / 100).saturating_sub(2);
+        if let Some(counter) = self.0.get(class.min(CLASSES.len() - 1)) {
+            counter.inc();
+        }
+    }
+}
+
 /// Counters of one offer.
 #[derive(Debug)]
 pub(crate) struct OfferState {
@@ -27,8 +45,7 @@ pub(crate) struct OfferState {
     in_flight: Arc<AtomicU32>,
     gauge: Gauge,
     pub challenges: Counter,
-    /// 1xx counts as 2xx: a switched protocol is a success.
-    classes: [Counter; 4],
+    classes: Classes,
     rare: Mutex<Rare>,
 }
 
@@ -43,15 +60,14 @@ struct Rare {
 impl OfferState {
     fn new(offer: &Arc<Offer>, metrics: &Metrics) -> Self {
         let name = offer.name.to_string();
-        let label = OfferLabel { offer: name.clone() };
-        let class = |status| metrics.requests.get_or_create_owned(&StatusLabels { offer: name.clone(), status });
+        let label = OfferLabel { offer: name };
         Self {
             offer: offer.clone(),
             bucket: Bucket::default(),
             in_flight: Arc::new(AtomicU32::new(0)),
             gauge: metrics.in_flight.get_or_create_owned(&label),
             challenges: metrics.challenges.get_or_create_owned(&label),
-            classes: CLASSES.map(class),
+            classes: Classes::new(metrics, offer.name.as_str()),
             rare: Mutex::default(),
         }
     }
@@ -61,10 +77,7 @@ impl OfferState {
     }
 
     pub(crate) fn count(&self, status: StatusCode) {
-        let class = usize::from(status.as_u16() / 100).saturating_sub(2);
-        if let Some(counter) = self.classes.get(class.min(CLASSES.len() - 1)) {
-            counter.inc();
-        }
+        self.classes.count(status);
     }
 
     pub(crate) fn count_payment(&self, metrics: &Metrics, terms: Option<&Terms>, outcome: &str) {

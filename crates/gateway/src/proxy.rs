@@ -79,7 +79,7 @@ impl Proxy {
     ) -> (Spent, Result<Response<Incoming>, UpstreamError>) {
         let progress = match request.body() {
             RequestBody::Stream { progress, .. } => Some(progress.clone()),
-            RequestBody::Ready(_) => None,
+            RequestBody::Ready { .. } => None,
         };
         let spent = passage.spend();
         let client = if upgrade { &self.http1 } else { &self.any };
@@ -118,8 +118,9 @@ fn client(http2: bool) -> Result<HttpClient, rustls::Error> {
     let mut builder = Client::builder(TokioExecutor::new());
     builder.pool_idle_timeout(IDLE_TIMEOUT).pool_max_idle_per_host(256);
     builder.pool_timer(TokioTimer::new()).timer(TokioTimer::new());
-    // An upstream must not be called twice for one payment, however safe that seems.
-    builder.retry_canceled_requests(false);
+    // Only requests of which no byte was written are sent again, on another connection: the one
+    // they were meant for had just been closed. The upstream never sees one twice.
+    builder.retry_canceled_requests(true);
     Ok(builder.build(connector))
 }
 

@@ -15,6 +15,7 @@ use obol_reconcile::{Entry, RouteTable};
 use obol_settle::Cashier;
 use obol_x402::{MatchedPayment, Mismatch, Payment, PaymentHeaders, match_payment, wire};
 use time::OffsetDateTime;
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
     headers::REQUEST_ID,
     limits::{ClientRate, Clock},
     metrics::{CodeLabel, Metrics},
-    offers::{OfferState, Offers},
+    offers::{Classes, OfferState, Offers},
     problem,
     proxy::Proxy,
     request_id::RequestIds,
@@ -39,9 +40,13 @@ pub(crate) struct Shared {
     pub proxy: Proxy,
     pub metrics: Metrics,
     pub offers: Offers,
+    /// Requests that met no offer.
+    pub unrouted: Classes,
     pub ids: RequestIds,
     pub clients: ClientRate,
     pub clock: Clock,
+    /// Memory for request bodies that are read before they are forwarded, in KiB.
+    pub body_memory: Arc<Semaphore>,
     /// Connections and tunnels, for the drain.
     pub tasks: TaskTracker,
     /// Ends what the drain did not.
@@ -95,8 +100,9 @@ impl Shared {
         }
         match self.decide(&request, peer, &log.id) {
             Decision::Answer(answer, state) => {
-                if let Some(state) = state {
-                    state.count(answer.status());
+                match state {
+                    Some(state) => state.count(answer.status()),
+                    None => self.unrouted.count(answer.status()),
                 }
                 tracing::debug!(request_id = ?log.id, %peer, method = %request.method(), path = request.uri().path(), status = answer.status().as_u16());
                 Served::Now(log.finish(answer))

@@ -1,4 +1,6 @@
 //! Bodies of any size with bounded memory. Alone in its process, which it measures.
+// Helpers outside `#[test]` functions are test code too.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 #[path = "support/mod.rs"]
 mod support;

@@ -1,6 +1,7 @@
 //! The parser as a reader between socket and server.
 
 use std::{
+    future::Future,
     io,
     pin::Pin,
     sync::{
@@ -8,6 +9,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf, BytesMut};
@@ -19,9 +21,11 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Stands in for a refused request, so that the answer leaves in its turn, behind those of
 /// requests that came before it on the connection.
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused.invalid\r\n\r\n";
-/// Input read and dropped after a refusal, so that closing does not reset the connection before
-/// the client has read its answer.
-const MAX_LINGER: u64 = 256 * 1024;
+/// Input read and dropped at most, and for how long, when a connection is closed in the middle of
+/// a message: closing with input unread would reset it, and a client that is still sending its
+/// body would never see its `402`.
+const MAX_LINGER: u64 = 64 * 1024 * 1024;
+const LINGER_TIME: Duration = Duration::from_secs(5);
 
 /// What a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,9 +58,9 @@ enum Mode {
     /// A body broke: reading on is an error.
     Broken,
     /// A stand-in went in: the rest is dropped.
-    Lingering {
-        left: u64,
-    },
+    Lingering,
+    /// The write side is shut: reading until the client is done, or for too long.
+    Closing(Pin<Box<tokio::time::Sleep>>),
 }
 
 /// A reader that lets only unambiguous messages through; writes pass untouched.
@@ -69,17 +73,25 @@ pub(crate) struct Guard<S> {
     passed: BytesMut,
     /// Start of a head whose end has not come.
     held: BytesMut,
+    /// What may still be read and dropped.
+    linger: u64,
+    /// How long a client may take nothing of its answer.
+    stall_timeout: Duration,
+    stalled: Option<Pin<Box<tokio::time::Sleep>>>,
     verdict: Arc<Verdict>,
 }
 
 impl<S: AsyncRead + Unpin> Guard<S> {
-    pub(crate) fn new(io: S, max_head: usize) -> Self {
+    pub(crate) fn new(io: S, max_head: usize, stall_timeout: Duration) -> Self {
         Self {
             io,
             parser: Parser::new(max_head),
             mode: Mode::Guarding,
             passed: BytesMut::new(),
             held: BytesMut::new(),
+            linger: MAX_LINGER,
+            stall_timeout,
+            stalled: None,
             verdict: Verdict::new(),
         }
     }
@@ -126,22 +138,27 @@ impl<S: AsyncRead + Unpin> Guard<S> {
         } else {
             self.verdict.stand_in.store(self.parser.heads, Ordering::Release);
             self.passed.extend_from_slice(STAND_IN);
-            self.mode = Mode::Lingering { left: MAX_LINGER };
+            self.mode = Mode::Lingering;
         }
     }
 
-    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut scratch = [0; 4096];
-        loop {
-            let Mode::Lingering { left: left @ 1.. } = &mut self.mode else { return Poll::Pending };
+    /// Reads and drops; ready at the end of input, or when enough was dropped.
+    fn poll_drop_input(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut scratch = [0; 8192];
+        while self.linger > 0 {
             let mut buffer = ReadBuf::new(&mut scratch);
             ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
-            // Never an end of input here: it would make the server drop answers under way.
-            *left = match buffer.filled().len() {
+            self.linger = match buffer.filled().len() {
                 0 => 0,
-                read => left.saturating_sub(read as u64),
+                read => self.linger.saturating_sub(read as u64),
             };
         }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether the client may still be sending a message.
+    fn is_mid_message(&self) -> bool {
+        !matches!(self.mode, Mode::Guarding) || self.parser.is_mid_message() || !self.held.is_empty()
     }
 }
 
@@ -158,10 +175,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
                 }
                 return Poll::Ready(Ok(()));
             }
-            match this.mode {
+            match &this.mode {
                 Mode::Guarding => {}
                 Mode::Broken => return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "refused framing"))),
-                Mode::Lingering { .. } => return this.poll_linger(cx),
+                Mode::Lingering | Mode::Closing(_) => {
+                    ready!(this.poll_drop_input(cx))?;
+                    // Never an end of input here: it would make the server drop answers under way.
+                    return Poll::Pending;
+                }
             }
             if !this.held.is_empty() {
                 let mut chunk = [0; 4096];
@@ -199,9 +220,23 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
+impl<S> Guard<S> {
+    /// Passes a write's outcome on; one that does not move for too long is an error.
+    fn bound<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let timeout = self.stall_timeout;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.bound(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -209,11 +244,25 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        let this = &mut *self;
+        if !matches!(this.mode, Mode::Closing(_)) {
+            ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+            if !this.is_mid_message() {
+                return Poll::Ready(Ok(()));
+            }
+            this.mode = Mode::Closing(Box::pin(tokio::time::sleep(LINGER_TIME)));
+        }
+        if let Mode::Closing(end) = &mut this.mode
+            && end.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Ok(()));
+        }
+        this.poll_drop_input(cx)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.bound(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -94,11 +94,10 @@ struct Fields<'a> {
 impl<'a> Fields<'a> {
     fn see(&mut self, name: &str, value: &'a [u8]) -> Result<(), FramingRefusal> {
         match name.len() {
-            4 if name.eq_ignore_ascii_case("host") => {
-                if self.host.replace(value).is_some() {
-                    return Err(FramingRefusal::Host);
-                }
-            }
+            4 if name.eq_ignore_ascii_case("host") => match self.host.replace(value) {
+                None => {}
+                Some(_) => return Err(FramingRefusal::Host),
+            },
             7 if name.eq_ignore_ascii_case("upgrade") => self.upgrade = true,
             14 if name.eq_ignore_ascii_case("content-length") => {
                 let digits = !value.is_empty() && value.len() <= 18 && value.iter().all(u8::is_ascii_digit);

@@ -47,6 +47,11 @@ impl Parser {
         self.state = State::Raw;
     }
 
+    /// Whether a body has not ended. Behind an upgrade there are no messages.
+    pub(super) fn is_mid_message(&self) -> bool {
+        matches!(self.state, State::Length(_) | State::Chunked(_))
+    }
+
     /// How many of `bytes` may pass. The rest is the start of a head: present it again, with more.
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
         let mut at = 0;

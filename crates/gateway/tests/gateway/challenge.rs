@@ -177,3 +177,13 @@ async fn a_stopped_offer_is_gone_and_a_stopping_one_still_serves() {
     let payment = shop.payment();
     assert_eq!(shop.get_paid("/services/a", &payment).await.status, StatusCode::OK);
 }
+
+#[tokio::test]
+async fn a_buyer_who_sends_a_large_body_unpaid_still_reads_the_402() {
+    let shop = Shop::open().await;
+    let body = vec![b'x'; 8 * 1024 * 1024];
+    let head = format!("POST /services/a HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
+    // Sends everything before it reads anything.
+    let answer = shop.raw(&[head.as_bytes(), &body].concat()).await;
+    assert!(answer.starts_with("HTTP/1.1 402 ") && answer.contains("x402Version"), "{answer}");
+}

@@ -108,3 +108,23 @@ async fn connections_beyond_the_bound_wait() {
     drop(first);
     assert!(second.await.contains(" 402 "));
 }
+
+#[tokio::test]
+async fn a_buyer_who_does_not_read_is_let_go() {
+    let config = GatewayConfig { stall_timeout: Duration::from_millis(300), ..GatewayConfig::default() };
+    let shop = Shop::with(config, |spec| spec.limits = Some(LimitsSpec { max_in_flight: Some(1), ..LimitsSpec::default() })).await;
+    let mut stream = connect(&shop).await;
+    stream.write_all(b"GET /services/a/free/big HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    until("in progress", || shop.upstream.heads() == 1).await;
+    let mut status = shop.get("/services/a/free/x").await.status;
+    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        status = shop.get("/services/a/free/x").await.status;
+        if status == StatusCode::OK {
+            break;
+        }
+    }
+    assert_eq!(status, StatusCode::OK);
+    drop(stream);
+}

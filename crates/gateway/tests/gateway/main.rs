@@ -1,4 +1,6 @@
 //! The gateway as buyers, upstreams and operators meet it.
+// Helpers outside `#[test]` functions are test code too.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 #[path = "../support/mod.rs"]
 mod support;

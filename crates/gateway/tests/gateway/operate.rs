@@ -39,6 +39,9 @@ async fn metrics_tell_what_happened_and_forget_removed_offers() {
         "obol_gateway_settle_seconds_count{network=\"base-sepolia\"} 1",
         "obol_gateway_framing_refused_total{code=\"bad_host\"} 1",
         "obol_gateway_in_flight{offer=\"a\"} 0",
+        "obol_gateway_cashier_admitted_total 1",
+        "obol_gateway_cashier_unknown_now 0",
+        "obol_gateway_facilitator_healthy{facilitator=\"fake\"} 1",
     ] {
         assert!(metrics.contains(line), "{line} in\n{metrics}");
     }

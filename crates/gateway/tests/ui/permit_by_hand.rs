@@ -1,5 +1,5 @@
 use obol_settle::PaymentPermit;
 
 fn main() {
-    let _forged = PaymentPermit::new();
+    let _forged: PaymentPermit = Default::default();
 }
