@@ -1,6 +1,6 @@
 //! The rules of an offer, each written once: from [`OfferSpec`] to [`Offer`], or what is wrong.
 
-use std::{fmt, time::Duration};
+use std::{collections::HashMap, fmt, time::Duration};
 
 use alloy_primitives::Address;
 use serde::Serialize;
@@ -169,31 +169,19 @@ impl Offer {
 /// Names and public places held twice. For each loser its index in `offers` and the rule; the
 /// earlier offer keeps the name or place.
 pub fn find_collisions(offers: &[&Offer]) -> Vec<(usize, Violation)> {
-    let mut names = std::collections::HashMap::new();
-    let mut places = std::collections::HashMap::new();
+    let (mut names, mut places) = (HashMap::new(), HashMap::new());
     let mut losers = Vec::new();
     for (index, offer) in offers.iter().enumerate() {
-        if let Some(holder) = names.insert(&offer.name, offer.kind) {
-            losers.push((
-                index,
-                violation("name_taken", "name", format!("`{}` is already sold as {}", offer.name, holder.as_str()), "choose another name"),
-            ));
+        let holder = *names.entry(&offer.name).or_insert(*offer);
+        if !std::ptr::eq(holder, *offer) {
+            let message = format!("`{}` is already sold as {}", offer.name, holder.kind.as_str());
+            losers.push((index, violation("name_taken", "name", message, "choose another name")));
             continue;
         }
-        let place = (offer.hostname.as_ref(), offer.path.as_str());
-        match places.entry(place) {
-            std::collections::hash_map::Entry::Vacant(free) => {
-                free.insert(&offer.name);
-            }
-            std::collections::hash_map::Entry::Occupied(holder) => losers.push((
-                index,
-                violation(
-                    "path_taken",
-                    "spec.path",
-                    format!("`{}` is already served by offer `{}`", offer.endpoint(), holder.get()),
-                    "choose another --path or --hostname",
-                ),
-            )),
+        let holder = *places.entry((&offer.hostname, offer.path.as_str())).or_insert(*offer);
+        if !std::ptr::eq(holder, *offer) {
+            let message = format!("`{}` is already served by offer `{}`", offer.endpoint(), holder.name);
+            losers.push((index, violation("path_taken", "spec.path", message, "choose another --path or --hostname")));
         }
     }
     losers
@@ -217,7 +205,12 @@ impl Checker {
         let stray = spec.service.is_none() && (spec.namespace.is_some() || spec.port.is_some());
         match (&spec.url, &spec.host, &spec.service) {
             _ if stray => {
-                self.refuse("upstream_ambiguous", "spec.upstream", "`namespace` and `port` belong to `service`", "remove them, or name a service");
+                self.refuse(
+                    "upstream_ambiguous",
+                    "spec.upstream",
+                    "`namespace` and `port` belong to `service`",
+                    "remove them, or name a service",
+                );
                 None
             }
             (Some(url), None, None) => self.upstream_url(url),
@@ -228,7 +221,12 @@ impl Checker {
             }
             (None, None, Some(service)) => self.upstream_service(service, spec),
             (None, None, None) => {
-                self.refuse("upstream_missing", "spec.upstream", "no upstream is given", "write `url: http://127.0.0.1:9000`, or pass --upstream");
+                self.refuse(
+                    "upstream_missing",
+                    "spec.upstream",
+                    "no upstream is given",
+                    "write `url: http://127.0.0.1:9000`, or pass --upstream",
+                );
                 None
             }
             _ => {
@@ -296,7 +294,12 @@ impl Checker {
             }
             (Some(one), None) => (std::slice::from_ref(one), None),
             (Some(one), Some(first)) if one != first => {
-                self.refuse("payments_differ", "spec.payments[0]", "differs from `spec.payment`", "keep only `payments`, or make both equal");
+                self.refuse(
+                    "payments_differ",
+                    "spec.payments[0]",
+                    "differs from `spec.payment`",
+                    "keep only `payments`, or make both equal",
+                );
                 return Vec::new();
             }
             (_, Some(_)) => (spec.payments.as_slice(), Some("spec.payments")),
@@ -321,7 +324,8 @@ impl Checker {
         let network = Network::find(&spec.network);
         if network.is_none() {
             let known: Vec<_> = crate::networks().iter().map(|n| n.name).collect();
-            let message = if spec.network.is_empty() { "no network is given".to_owned() } else { format!("`{}` is no known network", spec.network) };
+            let message =
+                if spec.network.is_empty() { "no network is given".to_owned() } else { format!("`{}` is no known network", spec.network) };
             self.refuse("network_unknown", format!("{field}.network"), message, format!("use one of {}", known.join(", ")));
         }
         let pay_to = self.address(&format!("{field}.payTo"), &spec.pay_to, "pay_to");
@@ -362,7 +366,12 @@ impl Checker {
         // EIP-55: mixed capitals are a checksum; a wrong one means a mistyped address, and money lost.
         let mixed = hex.bytes().any(|b| b.is_ascii_uppercase()) && hex.bytes().any(|b| b.is_ascii_lowercase());
         if mixed && address.to_checksum(None) != text {
-            self.refuse(code, field, format!("the checksum of `{text}` is wrong (EIP-55)"), "copy the address again; one letter is mistyped");
+            self.refuse(
+                code,
+                field,
+                format!("the checksum of `{text}` is wrong (EIP-55)"),
+                "copy the address again; one letter is mistyped",
+            );
             return None;
         }
         Some(address)
@@ -375,7 +384,12 @@ impl Checker {
             return None;
         }
         if spec.transfer_method == crate::TransferMethod::Permit2 {
-            self.refuse("asset_permit2", format!("{field}.transferMethod"), "permit2 assets cannot be sold yet", "use an eip3009 token such as USDC");
+            self.refuse(
+                "asset_permit2",
+                format!("{field}.transferMethod"),
+                "permit2 assets cannot be sold yet",
+                "use an eip3009 token such as USDC",
+            );
             return None;
         }
         Some(Asset {
@@ -392,7 +406,12 @@ impl Checker {
         match price.parse::<Price>().and_then(|price| price.to_amount(asset.decimals)) {
             Ok(amount) => Some(amount),
             Err(error) => {
-                self.refuse("price", field, error.to_string(), format!("write a decimal above zero with at most {} decimals", asset.decimals));
+                self.refuse(
+                    "price",
+                    field,
+                    error.to_string(),
+                    format!("write a decimal above zero with at most {} decimals", asset.decimals),
+                );
                 None
             }
         }
@@ -462,7 +481,12 @@ impl Checker {
             let path = match CanonicalPath::parse(if full.is_empty() { "/" } else { &full }) {
                 Ok(path) if (path.as_str() == full || full.is_empty()) && is_route(text) => path,
                 _ => {
-                    self.refuse("route_path", format!("{field}.path"), format!("`{}` is no route", spec.path), "write `/path` or `/path/*`");
+                    self.refuse(
+                        "route_path",
+                        format!("{field}.path"),
+                        format!("`{}` is no route", spec.path),
+                        "write `/path` or `/path/*`",
+                    );
                     continue;
                 }
             };
@@ -473,7 +497,12 @@ impl Checker {
             let payments = match (spec.gate, &spec.price, payments) {
                 (Gate::Free, None, _) => Vec::new(),
                 (Gate::Free, Some(_), _) => {
-                    self.refuse("route_price", format!("{field}.price"), "a free route has no price", "remove `price`, or write `gate: paid`");
+                    self.refuse(
+                        "route_price",
+                        format!("{field}.price"),
+                        "a free route has no price",
+                        "remove `price`, or write `gate: paid`",
+                    );
                     continue;
                 }
                 (Gate::Paid, None, all) => all.to_vec(),
@@ -482,7 +511,12 @@ impl Checker {
                     None => continue,
                 },
                 (Gate::Paid, Some(_), _) => {
-                    self.refuse("route_price", format!("{field}.price"), "a route's own price needs an offer with one payment", "remove it");
+                    self.refuse(
+                        "route_price",
+                        format!("{field}.price"),
+                        "a route's own price needs an offer with one payment",
+                        "remove it",
+                    );
                     continue;
                 }
             };
@@ -511,10 +545,7 @@ impl Checker {
 
     fn limits(&mut self, limits: Option<&LimitsSpec>) {
         let Some(limits) = limits else { return };
-        for (field, zero) in [
-            ("maxInFlight", limits.max_in_flight == Some(0)),
-            ("rps", limits.rps == Some(0)),
-        ] {
+        for (field, zero) in [("maxInFlight", limits.max_in_flight == Some(0)), ("rps", limits.rps == Some(0))] {
             if zero {
                 self.refuse("limit_zero", format!("spec.limits.{field}"), "0 lets nobody in", "write 1 or more, or use `obol sell stop`");
             }
@@ -523,7 +554,8 @@ impl Checker {
 
     fn registration(&mut self, registration: Option<&RegistrationSpec>) {
         let Some(registration) = registration else { return };
-        let long = |text: &Option<String>, max: usize| text.as_ref().is_some_and(|t| t.chars().count() > max || t.chars().any(char::is_control));
+        let long =
+            |text: &Option<String>, max: usize| text.as_ref().is_some_and(|t| t.chars().count() > max || t.chars().any(char::is_control));
         for (field, bad, max) in [
             ("name", long(&registration.name, 128), 128),
             ("description", long(&registration.description, 1024), 1024),
