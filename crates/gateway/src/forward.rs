@@ -14,11 +14,11 @@ use hyper::{
 use obol_offer::Terms;
 use obol_settle::{Captured, Delivery, PaymentPermit, Receipt, Refusal};
 use obol_x402::MatchedPayment;
-use sha2::{Digest as _, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     body::{Body, Progress, RequestBody, UpstreamBody},
+    fingerprint::fingerprint,
     headers::{self, Forwarded},
     limits::InFlight,
     metrics::NetworkLabel,
@@ -130,7 +130,7 @@ impl Shared {
             None => stream(body, max_body),
         };
         let request = Request::from_parts(parts, body);
-        let fingerprint = fingerprint(&request, visit);
+        let fingerprint = fingerprint(&request, &visit.path);
         let terms = payment.terms.clone();
         let offer = &visit.entry.offer;
         match self.cashier.admit(&offer.name, payment, &offer.facilitators, fingerprint).await {
@@ -295,8 +295,11 @@ impl Shared {
     fn charged(&self, answer: &mut HeaderMap, terms: &Terms, receipt: &Receipt, timing: &Timing) {
         respond::receipts(answer, terms, Ok(receipt));
         answer.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
-        // Older caches read these instead.
-        answer.remove(header::EXPIRES);
+        // Some caches believe these instead (RFC 9213).
+        headers::remove_if(answer, |name| {
+            let name = name.as_str();
+            matches!(name, "expires" | "surrogate-control") || name.ends_with("cdn-cache-control")
+        });
         answer.append(header::ACCESS_CONTROL_EXPOSE_HEADERS, respond::EXPOSED);
         if !answer.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
             answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
@@ -339,31 +342,4 @@ fn unavailable(code: &'static str) -> Problem {
 
 fn stream(inner: Incoming, left: u64) -> RequestBody {
     RequestBody::Stream { inner, left, progress: Progress::new() }
-}
-
-/// What a payment is bound to: method, path, query, and the body where it is short and of known
-/// length. An answer to a longer one is never replayed, so its length and type are enough.
-fn fingerprint(request: &Request<RequestBody>, visit: &Visit) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    let mut part = |bytes: &[u8]| {
-        // Lengths first, so that no two lists of parts are the same bytes.
-        hash.update((bytes.len() as u64).to_be_bytes());
-        hash.update(bytes);
-    };
-    part(request.method().as_str().as_bytes());
-    part(visit.path.as_str().as_bytes());
-    part(request.uri().query().unwrap_or_default().as_bytes());
-    match request.body() {
-        RequestBody::Ready { bytes, .. } => {
-            part(b"body");
-            part(&Sha256::digest(bytes));
-        }
-        RequestBody::Stream { .. } => {
-            part(b"stream");
-            for name in [header::CONTENT_LENGTH, header::CONTENT_TYPE] {
-                part(request.headers().get(name).map_or(&[], HeaderValue::as_bytes));
-            }
-        }
-    }
-    hash.finalize().into()
 }

@@ -8,6 +8,7 @@ mod admin;
 mod body;
 mod cashier_metrics;
 mod connection;
+mod fingerprint;
 mod forward;
 mod framing;
 mod headers;

@@ -65,10 +65,9 @@ impl Collector for Payments {
         ] {
             put(&mut encoder, name, help, Some(&Unit::Seconds), &ConstCounter::new(value.as_secs_f64()))?;
         }
-        for (name, help, value) in [
-            ("unknown", "Payments of unknown outcome now", stats.unknown_now),
-            ("settling", "Captures under way now", stats.settling_now),
-        ] {
+        for (name, help, value) in
+            [("unknown", "Payments of unknown outcome now", stats.unknown_now), ("settling", "Captures under way now", stats.settling_now)]
+        {
             put(&mut encoder, name, help, None, &ConstGauge::new(value))?;
         }
         let refused = Family::<Code, Counter>::default();

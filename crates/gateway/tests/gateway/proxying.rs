@@ -50,7 +50,7 @@ async fn headers_are_cleaned_in_both_directions() {
     assert_eq!((got.status, got.decoded("payment-response")["success"].as_bool()), (StatusCode::OK, Some(true)));
     assert_eq!((got.header("cache-control"), got.header("x-request-id")), ("private, no-store", "abc-1"));
     assert_eq!(got.headers.get_all("set-cookie").iter().count(), 2);
-    for gone in ["settlement-overrides", "x-internal"] {
+    for gone in ["settlement-overrides", "x-internal", "cdn-cache-control"] {
         assert!(!got.headers.contains_key(gone), "{gone}");
     }
 }

@@ -140,6 +140,17 @@ impl Shop {
         self.send(self.request("GET", path).header("payment-signature", payment), "").await
     }
 
+    /// Pays as a patient buyer does: a payment that counts as in progress is sent again. The journal
+    /// takes a moment to have a release on disk.
+    pub async fn get_paid_patiently(&self, path: &str, payment: &str) -> Got {
+        loop {
+            let got = self.get_paid(path, payment).await;
+            if got.status != StatusCode::CONFLICT || got.json()["retriable"] == false {
+                return got;
+            }
+        }
+    }
+
     /// Sends bytes as they are; everything that comes back until the gateway closes.
     pub async fn raw(&self, bytes: &[u8]) -> String {
         let mut stream = TcpStream::connect(self.addr).await.unwrap();

@@ -140,6 +140,7 @@ impl Upstream {
                 .header("connection", "x-internal")
                 .header("x-internal", "1")
                 .header("cache-control", "public, max-age=3600")
+                .header("cdn-cache-control", "max-age=3600")
                 .header("set-cookie", "a=1")
                 .header("set-cookie", "b=2")
                 .body(text("headers")),
