@@ -1,17 +1,42 @@
-//! Benchmarks.
+//! Benchmarks: everything is built for release, then measured in one run.
+
+use std::process::Command;
 
 use clap::Subcommand;
 
-use crate::run::{Error, Result};
+use crate::{
+    places::Places,
+    provision,
+    run::{Result, Steps, run},
+};
 
 /// What to measure.
 #[derive(Subcommand)]
 pub enum Bench {
     /// The gateway beside a bare proxy and two other x402 servers
-    Gateway,
+    Gateway {
+        /// Length of each row
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+        /// One second per row
+        #[arg(long)]
+        quick: bool,
+    },
 }
 
 /// `cargo xtask bench …`
-pub fn run(_bench: &Bench) -> Result {
-    Err(Error::Check("not measured yet".into()))
+pub fn run_bench(bench: &Bench) -> Result {
+    let Bench::Gateway { seconds, quick } = *bench;
+    let seconds = if quick { 1 } else { seconds.clamp(1, 60) };
+    let places = Places::find()?;
+    let mut steps = Steps::default();
+    steps.step("provision: npm", || provision::node(&places))?;
+    steps.step("build: x402-axum", || run(&mut places.peers(&["build", "--locked", "--release", "-p", "axum-peer"])))?;
+    steps.step("build: obol and the load generator", || {
+        run(&mut places.cargo(&["build", "--locked", "--release", "-p", "obol", "-p", "obol-bench", "--bins"]))
+    })?;
+    steps.step("measure", || {
+        let mut measure = Command::new(places.target.join("release/obol-bench"));
+        run(measure.arg(seconds.to_string()).env("OBOL_TESTBED", &places.cache).env("OBOL_BIN", places.obol()))
+    })
 }

@@ -24,6 +24,7 @@ const ORDER: &[&str] = &[
     "obol-backend",
     "obol",
     "obol-e2e",
+    "obol-bench",
     "xtask",
 ];
 

@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         Command::Provision => suite::provision(),
         Command::Layers => layers::check(),
         Command::Advisories => suite::advisories(),
-        Command::Bench(bench) => bench::run(&bench),
+        Command::Bench(bench) => bench::run_bench(&bench),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -32,10 +32,18 @@ impl Stack {
     /// # Panics
     /// When its folders cannot be made.
     pub fn new() -> Self {
+        Self::with("")
+    }
+
+    /// An empty stack with more in its `stack.yaml`.
+    ///
+    /// # Panics
+    /// When its folders cannot be made.
+    pub fn with(more: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("obol-e2e-").tempdir().expect("a temporary folder");
         let stack = Self { listen: free_address(), admin: free_address(), folder, node: None };
         fs_err::create_dir_all(stack.config()).expect("a folder");
-        let text = format!("id: e2e\nlisten: {}\nadmin: {}\n", stack.listen, stack.admin);
+        let text = format!("id: e2e\nlisten: {}\nadmin: {}\n{more}", stack.listen, stack.admin);
         fs_err::write(stack.config().join("stack.yaml"), text).expect("a file");
         stack
     }
