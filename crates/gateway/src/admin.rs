@@ -1,7 +1,5 @@
 //! The separate listener for operators: `/healthz`, `/readyz`, `/metrics`.
 
-mod cashier;
-
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -66,8 +64,7 @@ fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>>
             if let Some(table) = shared.table.load().as_ref() {
                 shared.offers.prune(table, &shared.metrics);
             }
-            let text = cashier::encode(&shared.cashier) + &shared.metrics.encode();
-            (StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text)
+            (StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", shared.metrics.encode())
         }
         (_, "/healthz" | "/readyz" | "/metrics") => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "use GET\n".to_owned()),
         _ => (StatusCode::NOT_FOUND, TEXT, "see /healthz, /readyz, /metrics\n".to_owned()),
