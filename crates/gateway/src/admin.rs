@@ -56,6 +56,9 @@ fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>>
             let (status, word) = match () {
                 () if shared.is_draining() => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
                 () if shared.table.load().is_none() => (StatusCode::SERVICE_UNAVAILABLE, "no routes loaded yet\n"),
+                () if !shared.cashier.is_recovered() => {
+                    (StatusCode::SERVICE_UNAVAILABLE, "payments that an earlier run left open are looked at first\n")
+                }
                 () => (StatusCode::OK, "ready\n"),
             };
             (status, TEXT, word.to_owned())

@@ -7,7 +7,7 @@ use std::{
 
 use obol_offer::{B256, OfferName};
 use obol_x402::{LocalCheck, MatchedPayment};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -30,6 +30,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Cashier {
     core: Arc<Core>,
+    recovered: watch::Receiver<bool>,
     /// Ends the background tasks when the last clone is gone.
     _stop: Arc<DropGuard>,
 }
@@ -49,8 +50,8 @@ pub(crate) struct Core {
 
 impl Cashier {
     /// Opens the journal and brings unfinished rows to a state that can be served:
-    /// reserved rows are released, settling rows become unknown and are asked about again in the
-    /// background at the facilitator that was asked before.
+    /// reserved rows are released, settling rows become unknown and are asked about at once, and
+    /// then again and again in the background, at the facilitator that was asked before.
     ///
     /// # Errors
     /// [`OpenError`].
@@ -63,7 +64,7 @@ impl Cashier {
         let stop = CancellationToken::new();
         let supported = Supported::open(&config.journal, stop.clone());
         let (ask_again, cases) = mpsc::unbounded_channel();
-        let (settle_timeout, policy) = (config.settle_timeout, config.recovery);
+        let (settle_timeout, policy, first_look) = (config.settle_timeout, config.recovery, config.first_look);
         let core = Arc::new(Core {
             journal,
             doubts: Doubts::default(),
@@ -74,11 +75,27 @@ impl Cashier {
             ask_again,
             claims: Arc::default(),
         });
+        let mut open = Vec::with_capacity(unknown.len());
         for (key, row) in unknown {
-            core.doubt(key, row.fingerprint, row.transaction);
+            core.doubts.add(key, row.fingerprint, row.transaction);
+            open.push(recovery::Case { key, fingerprint: row.fingerprint });
         }
-        tokio::spawn(recovery::run(Arc::downgrade(&core), cases, policy, stop.clone()));
-        Ok(Self { core, _stop: Arc::new(stop.drop_guard()) })
+        let (done, recovered) = watch::channel(open.is_empty());
+        tokio::spawn(recovery::run(Arc::downgrade(&core), cases, policy, open, first_look, done, stop.clone()));
+        Ok(Self { core, recovered, _stop: Arc::new(stop.drop_guard()) })
+    }
+
+    /// Whether everything that an earlier run left open was looked at once, or
+    /// [`first_look`](CashierConfig::first_look) has passed. What is unknown then is recorded with the
+    /// time of the next attempt.
+    pub fn is_recovered(&self) -> bool {
+        *self.recovered.borrow()
+    }
+
+    /// Waits until [`is_recovered`](Self::is_recovered).
+    pub async fn recovered(&self) {
+        // The sender goes only with the cashier.
+        let _ = self.recovered.clone().wait_for(|recovered| *recovered).await;
     }
 
     /// Claims the payment, has it verified, and reserves it durably for one request.

@@ -20,6 +20,9 @@ pub struct CashierConfig {
     pub credentials: Vec<(url::Url, Secret)>,
     /// When an unknown settlement is asked about again.
     pub recovery: Recovery,
+    /// How long [`Cashier::recovered`](crate::Cashier::recovered) waits for the first look at what
+    /// an earlier run left open.
+    pub first_look: Duration,
 }
 
 impl CashierConfig {
@@ -33,12 +36,13 @@ impl CashierConfig {
             settle_timeout: Duration::from_secs(60),
             credentials: Vec::new(),
             recovery: Recovery::default(),
+            first_look: Duration::from_secs(10),
         }
     }
 }
 
 /// When an unknown settlement is asked about again: after `first`, then at doubled intervals up to
-/// `longest`, `tries` times in all. A restart begins anew.
+/// `longest`, `tries` times in all. A restart begins anew, with one look at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recovery {
     /// Wait before the first question.

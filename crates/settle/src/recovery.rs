@@ -4,15 +4,19 @@
 //! own first attempt.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::{Arc, Weak},
+    time::Duration,
 };
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use obol_offer::B256;
 use obol_payment::Event;
 use obol_x402::ReplayKey;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Recovery, SettleOutcome, cashier::Core, journal::Change};
@@ -27,34 +31,94 @@ pub(crate) struct Case {
     pub fingerprint: B256,
 }
 
-/// Asks until the cashier is gone.
-pub(crate) async fn run(core: Weak<Core>, mut cases: mpsc::UnboundedReceiver<Case>, policy: Recovery, stop: CancellationToken) {
-    let mut due: BTreeMap<(Instant, ReplayKey), (Case, u32)> = BTreeMap::new();
+/// A case and how often it was asked about by the clock.
+struct Turn {
+    case: Case,
+    asked: u32,
+}
+
+/// What an earlier run left open, until each was looked at once.
+struct FirstLook {
+    left: HashSet<ReplayKey>,
+    until: Instant,
+    done: watch::Sender<bool>,
+}
+
+impl FirstLook {
+    fn looked_at(&mut self, key: &ReplayKey) {
+        self.left.remove(key);
+        if self.left.is_empty() {
+            self.done.send_replace(true);
+        }
+    }
+
+    /// Time is up: the rest is next in line, and its rows say so.
+    fn give_up(&mut self, core: &Weak<Core>) {
+        tracing::warn!(left = self.left.len(), "payments of an earlier run are still unknown; they are asked about in the background");
+        for key in self.left.drain() {
+            remember(core, key, Instant::now());
+        }
+        self.done.send_replace(true);
+    }
+}
+
+/// Asks until the cashier is gone: about `open` at once, about others when the policy says so.
+pub(crate) async fn run(
+    core: Weak<Core>,
+    mut cases: mpsc::UnboundedReceiver<Case>,
+    policy: Recovery,
+    open: Vec<Case>,
+    bound: Duration,
+    done: watch::Sender<bool>,
+    stop: CancellationToken,
+) {
+    let started = Instant::now();
+    let mut first = FirstLook { left: open.iter().map(|case| case.key).collect(), until: started + bound, done };
+    let mut due: BTreeMap<(Instant, ReplayKey), Turn> =
+        open.into_iter().map(|case| ((started, case.key), Turn { case, asked: 0 })).collect();
     let mut asking = FuturesUnordered::new();
-    let later = |n: u32| policy.wait(n).map(|wait| Instant::now() + wait);
     loop {
         let next = due.first_key_value().map(|((at, _), _)| *at).filter(|_| asking.len() < MAX_AT_ONCE);
         tokio::select! {
             () = stop.cancelled() => return,
             case = cases.recv() => {
                 let Some(case) = case else { return };
-                due.extend(later(0).map(|at| ((at, case.key), (case, 0))));
+                schedule(&core, &mut due, policy, Turn { case, asked: 0 });
             }
+            () = tokio::time::sleep_until(first.until), if !first.left.is_empty() => first.give_up(&core),
             () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
-                if let Some((_, (case, n))) = due.pop_first() {
+                if let Some((_, turn)) = due.pop_first() {
                     let core = core.clone();
-                    asking.push(async move { (case, n, ask(&core, case).await) });
+                    asking.push(async move { (ask(&core, turn.case).await, turn) });
                 }
             }
-            Some((case, n, resolved)) = asking.next() => {
+            Some((resolved, turn)) = asking.next() => {
+                let key = turn.case.key;
                 if !resolved {
-                    match later(n + 1) {
-                        Some(at) => drop(due.insert((at, case.key), (case, n + 1))),
-                        None => tracing::error!(payment = %case.key, "still unknown; it is asked about again after a restart"),
-                    }
+                    schedule(&core, &mut due, policy, turn);
                 }
+                first.looked_at(&key);
             }
         }
+    }
+}
+
+/// Plans the next question, and writes when that is into the row.
+fn schedule(core: &Weak<Core>, due: &mut BTreeMap<(Instant, ReplayKey), Turn>, policy: Recovery, turn: Turn) {
+    let key = turn.case.key;
+    match policy.wait(turn.asked) {
+        Some(wait) => {
+            let at = Instant::now() + wait;
+            remember(core, key, at);
+            due.insert((at, key), Turn { asked: turn.asked + 1, ..turn });
+        }
+        None => tracing::error!(payment = %key, "still unknown; it is asked about again after a restart"),
+    }
+}
+
+fn remember(core: &Weak<Core>, key: ReplayKey, at: Instant) {
+    if let Some(core) = core.upgrade() {
+        core.journal.post(key, Change::next_attempt(at.saturating_duration_since(Instant::now())), None);
     }
 }
 

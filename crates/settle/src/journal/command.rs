@@ -1,6 +1,6 @@
 //! What the writer can be told, and what it says.
 
-use std::any::Any;
+use std::{any::Any, time::Duration};
 
 use obol_payment::Event;
 use obol_x402::ReplayKey;
@@ -32,11 +32,18 @@ pub(crate) struct Change {
     pub transaction: Option<String>,
     pub reason: Option<String>,
     pub ask: Option<Box<Ask>>,
+    /// From now.
+    pub next_attempt: Option<Duration>,
 }
 
 impl Change {
     pub fn new(events: &'static [Event]) -> Self {
         Self { events, ..Self::default() }
+    }
+
+    /// When the facilitator is asked again; no transition.
+    pub fn next_attempt(wait: Duration) -> Self {
+        Self { next_attempt: Some(wait), ..Self::default() }
     }
 
     pub fn receipt(mut self, receipt: Receipt) -> Self {

@@ -62,6 +62,9 @@ pub(crate) struct Row {
     pub created: u64,
     /// Unix milliseconds.
     pub updated: u64,
+    /// When the facilitator is asked again (Unix milliseconds); only while the outcome is unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_attempt: Option<u64>,
     /// What is needed to ask again; only while the outcome is open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ask: Option<Box<Ask>>,
@@ -122,6 +125,7 @@ impl Row {
             reason: None,
             created: 0,
             updated: 0,
+            next_attempt: None,
             ask: None,
         }
     }

@@ -202,6 +202,8 @@ impl Tables<'_> {
         row.receipt = change.receipt.clone().or(row.receipt);
         row.transaction = change.transaction.clone().or(row.transaction);
         row.reason = change.reason.clone().or(row.reason);
+        let planned = change.next_attempt.map(|wait| now.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
+        row.next_attempt = planned.or(row.next_attempt).filter(|_| row.state.is_unsettled());
         row.ask = change.ask.clone().or(row.ask).filter(|_| row.state.is_unsettled());
         let value = render(&row)?;
         if row.state.is_open() {

@@ -64,3 +64,52 @@ async fn a_crash_between_settled_and_delivered_is_owed() {
     assert_eq!(second.admit(&offer(), payment(1), &[], REQUEST).await.unwrap_err(), Refusal::AlreadyUsed(receipt()));
     assert_eq!(facilitator.settled.load(SeqCst), 1);
 }
+
+/// As a crash in the middle of settling would leave it: one payment of unknown outcome.
+async fn unknown_in(folder: &std::path::Path) {
+    let facilitator = Scripted::settling([SettleOutcome::Unknown { cause: "test".into(), transaction: None }]);
+    let cashier = open(folder, &facilitator, NEVER).await;
+    assert!(matches!(cashier.admit(&offer(), payment(1), &[], REQUEST).await.unwrap().capture().await, Captured::Unsettled { .. }));
+    cashier.drain().await;
+}
+
+#[tokio::test]
+async fn what_was_left_open_is_looked_at_before_ready() {
+    let dir = tempfile::tempdir().unwrap();
+    unknown_in(dir.path()).await;
+    let (facilitator, gate) = Scripted::gated();
+    // The clock would not ask for an hour.
+    let cashier = open(dir.path(), &facilitator, NEVER).await;
+    facilitator.asked.notified().await;
+    assert!(!cashier.is_recovered());
+    gate.add_permits(1);
+    cashier.recovered().await;
+    assert!(cashier.is_recovered());
+    assert_eq!((cashier.stats().unknown_now, cashier.stats().recovered), (0, 1));
+}
+
+#[tokio::test]
+async fn a_first_look_that_learns_nothing_does_not_hold_up_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    unknown_in(dir.path()).await;
+    let (facilitator, _gate) = Scripted::gated();
+    let local: Vec<(_, std::sync::Arc<dyn obol_settle::Facilitator>)> = vec![(NETWORK, facilitator.clone())];
+    let first_look = std::time::Duration::from_millis(50);
+    let cashier = obol_settle::Cashier::open(obol_settle::CashierConfig { local, first_look, ..config(dir.path()) }).await.unwrap();
+    cashier.recovered().await;
+    assert_eq!((cashier.stats().unknown_now, facilitator.settled.load(SeqCst)), (1, 1), "asked, and still unknown");
+    let refused = cashier.admit(&offer(), payment(1), &[], REQUEST).await.unwrap_err();
+    assert_eq!(refused, Refusal::Unsettled { transaction: None });
+    drop(cashier);
+    // Nobody answers: known at once, and asked again later.
+    let down = Scripted::settling([SettleOutcome::NotAsked { cause: "down".into() }]);
+    let cashier = open(dir.path(), &down, NEVER).await;
+    cashier.recovered().await;
+    assert_eq!(cashier.stats().unknown_now, 1);
+}
+
+#[tokio::test]
+async fn a_journal_without_open_payments_is_ready_at_once() {
+    let (dir, facilitator) = (tempfile::tempdir().unwrap(), Scripted::new());
+    assert!(open(dir.path(), &facilitator, NEVER).await.is_recovered());
+}
