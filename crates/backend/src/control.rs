@@ -6,6 +6,7 @@ mod server;
 
 pub use client::{Client, ControlError};
 use obol_offer::{OfferKind, OfferName, OfferStatus};
+use obol_settle::{CashierStats, FacilitatorHealth};
 use obol_stackdir::Diagnostic;
 use serde::{Deserialize, Serialize};
 
@@ -34,12 +35,59 @@ pub struct NodeStatus {
     pub ready: bool,
     /// What does not stop the node, but its owner should know.
     pub warnings: Vec<String>,
+    /// Facilitators in use, by id.
+    #[serde(default)]
+    pub facilitators: Vec<FacilitatorView>,
+    /// Payments since the start.
+    #[serde(default)]
+    pub payments: PaymentCounts,
     /// Every slice of the tree, by name.
     pub offers: Vec<OfferView>,
     /// What is wrong with files that are no slice, e.g. `stack.yaml`.
     pub diagnostics: Vec<Diagnostic>,
     /// Slices that this backend cannot run, e.g. `infrastructure` (reason `NeedsCluster`).
     pub skipped: Vec<Skipped>,
+}
+
+/// How a facilitator does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FacilitatorView {
+    /// Base URL, or the name of one inside the node.
+    pub id: String,
+    /// Whether it is asked freely: its circuit breaker is closed.
+    pub healthy: bool,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Kinds of payment of its last answer to `/supported`; absent when there was none yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kinds: Option<usize>,
+}
+
+impl From<FacilitatorHealth> for FacilitatorView {
+    fn from(health: FacilitatorHealth) -> Self {
+        Self { id: health.id, healthy: health.healthy, failures: health.failures, kinds: health.kinds }
+    }
+}
+
+/// Payments since the node started, and how many are open now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PaymentCounts {
+    /// Money moved.
+    pub settled: u64,
+    /// The answer was handed over in full.
+    pub delivered: u64,
+    /// Money moved and the answer did not reach the buyer.
+    pub owed: u64,
+    /// Of unknown outcome now, of earlier runs too.
+    pub unknown: u64,
+}
+
+impl From<CashierStats> for PaymentCounts {
+    fn from(stats: CashierStats) -> Self {
+        Self { settled: stats.settled, delivered: stats.delivered, owed: stats.owed, unknown: stats.unknown_now }
+    }
 }
 
 /// One offer as the node sees it.

@@ -17,6 +17,7 @@ use obol_reconcile::{Key, OfferState, PlanItem, PlannedChange, Site, State, plan
 use obol_stackdir::{Diagnostic, StackDir};
 use time::OffsetDateTime;
 use tokio::sync::oneshot;
+use url::Url;
 
 use crate::{
     control::{OfferView, Skipped},
@@ -70,6 +71,8 @@ pub(crate) struct Keeper {
     table: TableHandle,
     prober: Prober,
     targets: BTreeMap<Key, (Arc<OfferState>, Option<Target>)>,
+    /// Told which facilitators an offer names when it comes or changes.
+    announce: Box<dyn Fn(&[Url]) + Send>,
     dirty: BTreeSet<Change>,
     /// When `dirty` is looked at.
     debounce: Option<Instant>,
@@ -99,6 +102,7 @@ impl Keeper {
             table,
             prober,
             targets: BTreeMap::new(),
+            announce: Box::new(|_| ()),
             dirty: BTreeSet::new(),
             debounce: None,
             second_look: None,
@@ -108,6 +112,11 @@ impl Keeper {
             rescan_took: Duration::ZERO,
             stack_edited: false,
         }
+    }
+
+    /// Has the facilitators of published offers told to `announce`.
+    pub(crate) fn announcing(self, announce: impl Fn(&[Url]) + Send + 'static) -> Self {
+        Self { announce: Box::new(announce), ..self }
     }
 
     /// Only `sync` changes what is served from now on.
@@ -251,6 +260,9 @@ impl Keeper {
                 continue;
             }
             let served = offer.served.as_ref().filter(|_| offer.is_routed());
+            if let Some(version) = served {
+                (self.announce)(&version.offer.facilitators);
+            }
             let target = served.and_then(|version| Target::of(&version.offer, &version.spec));
             let old = self.targets.insert(key.clone(), (offer.clone(), target.clone()));
             changed |= old.is_none_or(|(_, old)| old != target);

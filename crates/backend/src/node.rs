@@ -20,7 +20,7 @@ use url::{Host, Url};
 
 use crate::{
     Addresses, NodeConfig, NodeError,
-    control::{Control, NodeStatus},
+    control::{Control, FacilitatorView, NodeStatus, PaymentCounts},
     files::{ControlSocket, Lock, make_private},
     health::{self, Prober},
     keeper::{Event, Keeper, Report},
@@ -77,7 +77,9 @@ impl Node {
         let table = TableHandle::default();
         let prober = Prober::new();
         let site = site(&stack, addresses);
-        let keeper = Keeper::new(StackDir::at(&config.dirs.config), site, addresses.public, table.clone(), prober.clone());
+        let known = cashier.clone();
+        let keeper = Keeper::new(StackDir::at(&config.dirs.config), site, addresses.public, table.clone(), prober.clone())
+            .announcing(move |facilitators| known.watch_facilitators(facilitators));
         let (events, inbox) = std::sync::mpsc::channel();
         let stop = StopOnDrop(events.clone());
         let following = follow(&config, events.clone(), keeper, inbox);
@@ -87,7 +89,7 @@ impl Node {
             keeper: events.clone(),
             play,
             shutdown: ending.clone(),
-            describe: describe(&config, addresses, table.clone(), ending.clone()),
+            describe: describe(&config, addresses, table.clone(), cashier.clone(), ending.clone()),
         });
         // Questions are answered as long as requests are: `down` waits for the end of both.
         let served = CancellationToken::new();
@@ -200,6 +202,7 @@ fn describe(
     config: &NodeConfig,
     addresses: Addresses,
     table: TableHandle,
+    cashier: Cashier,
     ending: CancellationToken,
 ) -> Box<dyn Fn(Report) -> NodeStatus + Send + Sync> {
     let stack_directory = config.dirs.config.display().to_string();
@@ -211,8 +214,10 @@ fn describe(
         started: started.clone(),
         listen: addresses.public.to_string(),
         admin: addresses.admin.to_string(),
-        ready: table.load().is_some() && !ending.is_cancelled(),
+        ready: table.load().is_some() && cashier.is_recovered() && !ending.is_cancelled(),
         warnings: report.warnings,
+        facilitators: cashier.facilitators().into_iter().map(FacilitatorView::from).collect(),
+        payments: PaymentCounts::from(cashier.stats()),
         offers: report.offers,
         diagnostics: report.diagnostics,
         skipped: report.skipped,

@@ -308,3 +308,19 @@ async fn the_control_socket_refuses_nonsense_with_a_code() {
     }
     node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_tells_facilitators_and_payments() {
+    let root = tempfile::tempdir().unwrap();
+    let dirs = dirs(root.path());
+    let port = upstream().await;
+    let values = values("a", "0.001", port).replace("obol-sandbox", "base-sepolia") + "  facilitators: [\"http://127.0.0.1:9/x402\"]\n";
+    write(&dirs, "a", &values);
+    let node = Running::start(&dirs).await;
+    let status = Client::connect(&dirs).await.unwrap().status().await.unwrap();
+    let ids: Vec<_> = status.facilitators.iter().map(|f| f.id.as_str()).collect();
+    assert!(ids.contains(&"http://127.0.0.1:9/x402"), "known before its first payment: {ids:?}");
+    assert_eq!(status.payments, obol_backend::control::PaymentCounts::default());
+    assert!(status.ready);
+    node.stop().await;
+}

@@ -60,6 +60,8 @@ fn running(context: &Context, node: &NodeStatus) -> Status {
         "admin": node.admin,
         "ready": node.ready,
         "warnings": node.warnings,
+        "facilitators": node.facilitators,
+        "payments": node.payments,
     });
     Status {
         directory: context.dirs.config.clone(),
@@ -98,6 +100,9 @@ fn human(status: &Status) -> String {
             for warning in node.get("warnings").and_then(|w| w.as_array()).into_iter().flatten().filter_map(|w| w.as_str()) {
                 text.push_str(&format!("warning {warning}\n"));
             }
+            for trouble in troubles(node) {
+                text.push_str(&format!("warning {trouble}\n"));
+            }
         }
     }
     for skipped in &status.skipped {
@@ -107,4 +112,16 @@ fn human(status: &Status) -> String {
     text.push('\n');
     text.push_str(&view::offers_table(&status.offers));
     text
+}
+
+/// What the node's facilitators and payments need a person for.
+fn troubles(node: &serde_json::Value) -> Vec<String> {
+    let sick = node["facilitators"].as_array().into_iter().flatten().filter(|f| f["healthy"] == false);
+    let mut list: Vec<String> = sick
+        .map(|f| format!("facilitator {} does not answer ({} failures in a row)", f["id"].as_str().unwrap_or_default(), f["failures"]))
+        .collect();
+    if let Some(unknown) = node["payments"]["unknown"].as_u64().filter(|n| *n > 0) {
+        list.push(format!("{unknown} payments of unknown outcome; see `obol payments list --state unknown`"));
+    }
+    list
 }
