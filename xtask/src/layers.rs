@@ -18,6 +18,7 @@ const ORDER: &[&str] = &[
     "obol-reconcile",
     "obol-stackdir",
     "obol-settle",
+    "obol-chain",
     "obol-sandbox",
     "obol-gateway",
     "obol-buyer",

@@ -21,7 +21,9 @@ const STEPS: &[(Part, &str, Work)] = &[
     (Part::Lint, "provision: Solidity compiler", provision::contracts),
     (Part::Lint, "contracts", |p| run(Command::new("node").args(["compile.mjs", "--check"]).current_dir(p.cache.join("contracts")))),
     (Part::Lint, "lints", |p| run(&mut p.cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]))),
-    (Part::Unit, "tests of every crate", |p| run(&mut p.cargo(&["test", "--locked", "--workspace", "--exclude", "obol-e2e"]))),
+    (Part::Unit, "tests of every crate", |p| {
+        run(&mut p.cargo(&["test", "--locked", "--workspace", "--exclude", "obol-e2e", "--no-fail-fast"]))
+    }),
     (Part::E2e, "provision: npm", provision::node),
     (Part::E2e, "provision: PyPI x402 2.x", |p| provision::python(p, "x402")),
     (Part::E2e, "provision: PyPI x402 1.0.0", |p| provision::python(p, "x402-v1")),
@@ -71,6 +73,6 @@ fn deny(places: &Places, checks: &[&str]) -> Result {
 
 /// Tests run one after the other: they share two cores with an EVM node and three facilitators.
 fn e2e(places: &Places) -> Result {
-    let mut cargo = places.cargo(&["test", "--locked", "-p", "obol-e2e", "--", "--test-threads=1", "--nocapture"]);
+    let mut cargo = places.cargo(&["test", "--locked", "--no-fail-fast", "-p", "obol-e2e", "--", "--test-threads=1", "--nocapture"]);
     run(cargo.env("OBOL_TESTBED", &places.cache).env("OBOL_BIN", places.obol()))
 }
