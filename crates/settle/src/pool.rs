@@ -103,7 +103,9 @@ pub(crate) struct Pool {
 
 impl Pool {
     pub fn new(config: crate::CashierConfig, client: reqwest::Client, supported: Arc<Supported>) -> Self {
-        let pool = Self {
+        // The defaults are asked nothing until a payment needs them: a stack that sells for play
+        // money, or names its own facilitators, tells them nothing.
+        Self {
             local: config.local.into_iter().map(|(network, facilitator)| (network, Member::new(facilitator))).collect(),
             defaults: config.default_facilitators,
             credentials: config.credentials.iter().map(|(url, secret)| (id_of(url), secret.clone())).collect(),
@@ -111,11 +113,7 @@ impl Pool {
             client,
             verify_timeout: config.verify_timeout,
             supported,
-        };
-        for url in &pool.defaults {
-            pool.remote(url);
         }
-        pool
     }
 
     /// The facilitator behind a base URL; made when first seen.

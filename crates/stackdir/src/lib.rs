@@ -34,7 +34,9 @@ pub use error::StackError;
 pub use init::InitOutcome;
 pub use lock::WriteLock;
 pub use parse::{MAX_FILE_BYTES, OfferFile, offer_schema, parse_offer};
-pub use stack::{BackendKind, DEFAULT_ADMIN_PORT, DEFAULT_PORT, SellerDefaults, StackConfig, StackLimits, parse_stack};
+pub use stack::{
+    BackendKind, DEFAULT_ADMIN_PORT, DEFAULT_FACILITATOR, DEFAULT_PORT, SellerDefaults, StackConfig, StackLimits, parse_stack,
+};
 pub use walk::{Slice, Walk};
 pub use write::Change;
 

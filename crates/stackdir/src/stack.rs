@@ -33,9 +33,22 @@ pub struct SellerDefaults {
     /// Chain by name or CAIP-2 id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
-    /// Facilitators (base URLs) in order of preference.
+    /// Facilitators (base URLs) in order of preference; [`DEFAULT_FACILITATOR`] when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub facilitators: Vec<String>,
+}
+
+/// The facilitator of offers on real networks when neither they nor `stack.yaml` name one.
+pub const DEFAULT_FACILITATOR: &str = "https://x402.gcp.obol.tech";
+
+impl SellerDefaults {
+    /// The facilitators of offers that name none.
+    pub fn facilitators(&self) -> Vec<&str> {
+        match self.facilitators.as_slice() {
+            [] => vec![DEFAULT_FACILITATOR],
+            named => named.iter().map(String::as_str).collect(),
+        }
+    }
 }
 
 /// Bounds on the whole gateway; its own defaults where absent.

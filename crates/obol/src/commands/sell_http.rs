@@ -1,6 +1,6 @@
 //! `obol sell http`.
 
-use obol_offer::{Network, OfferKind, OfferName, OfferSpec};
+use obol_offer::{OfferKind, OfferName, OfferSpec};
 use obol_stackdir::OfferFile;
 
 use crate::{
@@ -11,9 +11,6 @@ use crate::{
     printer::Printer,
     sell::{Defaults, Given, merge, read_json},
 };
-
-const NO_FACILITATOR: &str = "no facilitator is named, so no payment can be checked: pass --facilitator URL, or keep one for \
-                              all offers, e.g. `obol stack init --facilitator https://x402.org/facilitator`";
 
 /// Writes or changes an offer.
 pub async fn run(args: SellHttpArgs, printer: &Printer) -> Result<Exit, Error> {
@@ -41,10 +38,6 @@ pub async fn run(args: SellHttpArgs, printer: &Printer) -> Result<Exit, Error> {
             } else {
                 outcome::write(&context, lock, OfferKind::Http, &name, &spec, printer).await?
             };
-            let play = spec.payment.iter().chain(&spec.payments).any(|p| Network::find(&p.network).is_some_and(Network::is_sandbox));
-            if spec.facilitators.is_empty() && config.defaults.facilitators.is_empty() && !play {
-                printer.warn(NO_FACILITATOR);
-            }
             if spec.drain_at.is_some() {
                 printer.hint(&format!("the offer is stopped: type `obol sell start {name}`"));
             }
