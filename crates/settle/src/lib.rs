@@ -6,6 +6,7 @@
 
 mod breaker;
 mod cashier;
+mod chain;
 mod claims;
 mod config;
 mod doubts;
@@ -23,8 +24,10 @@ mod supported;
 mod test_payment;
 
 pub use cashier::Cashier;
+pub use chain::{ChainFinding, ChainView, ChainViews};
 pub use config::{CashierConfig, OpenError, Recovery, Secret};
 pub use facilitator::{Facilitator, Receipt, SettleOutcome, VerifyOutcome};
+pub use http::client as http_client;
 pub use permit::{Captured, Delivery, PaymentPermit};
 pub use pool::FacilitatorHealth;
 pub use refusal::Refusal;

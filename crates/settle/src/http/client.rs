@@ -10,8 +10,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Largest answer read.
 const MAX_BODY: usize = 64 * 1024;
 
-/// A client that trusts the public roots and those of the system.
-pub(crate) fn client() -> Result<reqwest::Client, String> {
+/// An HTTP client that trusts the public roots and those of the system, and follows few redirects.
+///
+/// # Errors
+/// What TLS or the client's builder said.
+pub fn client() -> Result<reqwest::Client, String> {
     let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     // Private authorities inside a cluster; a container without a certificate folder has none.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

@@ -11,7 +11,7 @@ use obol_x402::MatchedPayment;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use url::Url;
 
-pub(crate) use self::client::client;
+pub use self::client::client;
 use self::client::{bounded_body, describe};
 use crate::{Facilitator, Secret, SettleOutcome, VerifyOutcome};
 
