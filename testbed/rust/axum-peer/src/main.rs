@@ -15,9 +15,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let x402 = X402Middleware::new(&std::env::var("FACILITATOR_URL")?);
     let pay_to: Address = std::env::var("PAY_TO")?.parse()?;
     let price = V2Eip155Exact::price_tag(pay_to, USDC::base_sepolia().parse("0.001")?);
-    let app = Router::new()
-        .route("/free", get(async || "hello"))
-        .route("/paid", get(async || "hello").layer(x402.with_price_tag(price)));
+    let app = Router::new().route("/free", get(async || "hello")).route("/paid", get(async || "hello").layer(x402.with_price_tag(price)));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     println!("{{\"url\":\"http://{}\"}}", listener.local_addr()?);
     axum::serve(listener, app).await?;

@@ -69,7 +69,9 @@ fn payment(version: Version) -> (Value, PaymentHeaderOwned) {
     let challenge: Value = serde_json::from_slice(&header).unwrap();
     let json = match version {
         Version::V1 => json!({ "x402Version": 1, "scheme": "exact", "network": "base-sepolia", "payload": payload }),
-        Version::V2 => json!({ "x402Version": 2, "accepted": challenge["accepts"][0], "resource": challenge["resource"], "payload": payload }),
+        Version::V2 => {
+            json!({ "x402Version": 2, "accepted": challenge["accepts"][0], "resource": challenge["resource"], "payload": payload })
+        }
     };
     let header = Base64Bytes::encode(json.to_string()).to_string();
     (json, PaymentHeaderOwned { version, header })
