@@ -1,5 +1,7 @@
-use super::*;
-use crate::{HostUpstream, PriceSpec};
+use std::time::Duration;
+
+use super::{bounds::parse_duration, *};
+use crate::{Gate, HostUpstream, OfferSpec, PaymentSpec, PriceSpec, RouteSpec, UpstreamSpec};
 
 fn spec() -> OfferSpec {
     OfferSpec {

@@ -1,0 +1,167 @@
+//! What is asked for: network, payee, asset, price, and who settles it.
+
+use alloy_primitives::Address;
+use url::Url;
+
+use super::{Checker, DEFAULT_MAX_TIMEOUT_SECONDS, Terms};
+use crate::{Amount, Asset, AssetSpec, Network, OfferSpec, PaymentSpec, Price, TransferMethod};
+
+impl Checker {
+    pub(super) fn payments(&mut self, spec: &OfferSpec) -> Vec<Terms> {
+        let (list, list_name) = match (&spec.payment, spec.payments.first()) {
+            (None, None) => {
+                self.refuse("payment_missing", "spec.payment", "no payment is asked for", "write network, payTo and price.perRequest");
+                return Vec::new();
+            }
+            (Some(one), None) => (std::slice::from_ref(one), None),
+            (Some(one), Some(first)) if one != first => {
+                self.refuse(
+                    "payments_differ",
+                    "spec.payments[0]",
+                    "differs from `spec.payment`",
+                    "keep only `payments`, or make both equal",
+                );
+                return Vec::new();
+            }
+            (_, Some(_)) => (spec.payments.as_slice(), Some("spec.payments")),
+        };
+        let mut terms: Vec<Terms> = Vec::new();
+        for (index, payment) in list.iter().enumerate() {
+            let field = list_name.map_or_else(|| "spec.payment".to_owned(), |list| format!("{list}[{index}]"));
+            let Some(next) = self.payment(&field, payment) else { continue };
+            if terms.iter().any(|t| t.network == next.network && t.asset.address == next.asset.address) {
+                self.refuse("payment_twice", field, "the same token on the same network is listed twice", "remove one of them");
+            } else if terms.first().is_some_and(|t| t.network.is_sandbox() != next.network.is_sandbox()) {
+                self.refuse("sandbox_mixed", field, "play money and real networks are mixed", "keep only one kind of network");
+            } else {
+                terms.push(next);
+            }
+        }
+        terms
+    }
+
+    fn payment(&mut self, field: &str, spec: &PaymentSpec) -> Option<Terms> {
+        let before = self.violations.len();
+        let network = Network::find(&spec.network);
+        if network.is_none() {
+            let known: Vec<_> = crate::networks().iter().map(|n| n.name).collect();
+            let message =
+                if spec.network.is_empty() { "no network is given".to_owned() } else { format!("`{}` is no known network", spec.network) };
+            self.refuse("network_unknown", format!("{field}.network"), message, format!("use one of {}", known.join(", ")));
+        }
+        let pay_to = self.address(&format!("{field}.payTo"), &spec.pay_to, "pay_to");
+        if pay_to == Some(Address::ZERO) {
+            self.refuse("pay_to", format!("{field}.payTo"), "the zero address burns every payment", "write your own address");
+        }
+        let timeout = spec.max_timeout_seconds.unwrap_or(DEFAULT_MAX_TIMEOUT_SECONDS);
+        if !(10..=86_400).contains(&timeout) {
+            self.refuse("max_timeout", format!("{field}.maxTimeoutSeconds"), format!("{timeout} is out of bounds"), "write 10 to 86400");
+        }
+        let asset = match (&spec.asset, network) {
+            (Some(asset), _) => self.asset(&format!("{field}.asset"), asset),
+            (None, Some(network)) => Some(network.default_asset()),
+            (None, None) => None,
+        };
+        let price_field = format!("{field}.price.perRequest");
+        let amount = match &spec.price.per_request {
+            Some(price) => asset.as_ref().and_then(|asset| self.amount(&price_field, price, asset)),
+            None => {
+                self.refuse("price_missing", price_field, "no price is given", "write a quoted decimal such as \"0.001\", or pass --price");
+                None
+            }
+        };
+        if self.violations.len() > before {
+            return None;
+        }
+        Some(Terms { network: network?, asset: asset?, pay_to: pay_to?, amount: amount?, max_timeout_seconds: timeout })
+    }
+
+    fn address(&mut self, field: &str, text: &str, code: &'static str) -> Option<Address> {
+        let hex = text.strip_prefix("0x").filter(|hex| hex.len() == 40 && hex.bytes().all(|b| b.is_ascii_hexdigit()));
+        let Some(hex) = hex else {
+            let message = if text.is_empty() { "no address is given".to_owned() } else { format!("`{text}` is no address") };
+            self.refuse(code, field, message, "write 0x and 40 hex digits");
+            return None;
+        };
+        let address: Address = text.parse().ok()?;
+        // EIP-55: mixed capitals are a checksum; a wrong one means a mistyped address, and money lost.
+        let mixed = hex.bytes().any(|b| b.is_ascii_uppercase()) && hex.bytes().any(|b| b.is_ascii_lowercase());
+        if mixed && address.to_checksum(None) != text {
+            self.refuse(
+                code,
+                field,
+                format!("the checksum of `{text}` is wrong (EIP-55)"),
+                "copy the address again; one letter is mistyped",
+            );
+            return None;
+        }
+        Some(address)
+    }
+
+    fn asset(&mut self, field: &str, spec: &AssetSpec) -> Option<Asset> {
+        let address = self.address(&format!("{field}.address"), &spec.address, "asset_address")?;
+        if spec.symbol.is_empty() || spec.symbol.len() > 16 || spec.eip712_name.is_empty() || spec.eip712_version.is_empty() {
+            self.refuse("asset", field, "symbol, eip712Name and eip712Version are needed", "copy them from the token contract");
+            return None;
+        }
+        if spec.transfer_method == TransferMethod::Permit2 {
+            self.refuse(
+                "asset_permit2",
+                format!("{field}.transferMethod"),
+                "permit2 assets cannot be sold yet",
+                "use an eip3009 token such as USDC",
+            );
+            return None;
+        }
+        Some(Asset {
+            address,
+            symbol: spec.symbol.clone(),
+            decimals: spec.decimals,
+            domain_name: spec.eip712_name.clone(),
+            domain_version: spec.eip712_version.clone(),
+            transfer_method: spec.transfer_method,
+        })
+    }
+
+    pub(super) fn amount(&mut self, field: &str, price: &str, asset: &Asset) -> Option<Amount> {
+        match price.parse::<Price>().and_then(|price| price.to_amount(asset.decimals)) {
+            Ok(amount) => Some(amount),
+            Err(error) => {
+                self.refuse(
+                    "price",
+                    field,
+                    error.to_string(),
+                    format!("write a decimal above zero with at most {} decimals", asset.decimals),
+                );
+                None
+            }
+        }
+    }
+
+    pub(super) fn facilitators(&mut self, list: &[String]) -> Vec<Url> {
+        let mut urls = Vec::new();
+        for (index, text) in list.iter().enumerate() {
+            match Url::parse(text) {
+                Ok(url) if is_private_channel(&url) => urls.push(url),
+                _ => self.refuse(
+                    "facilitator_url",
+                    format!("spec.facilitators[{index}]"),
+                    format!("`{text}` is no https URL"),
+                    "write https://…; plain http is allowed for loopback only",
+                ),
+            }
+        }
+        urls
+    }
+}
+
+/// Payments are sent to facilitators, so the channel is https, or does not leave the machine.
+fn is_private_channel(url: &Url) -> bool {
+    let loopback = match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        None => return false,
+    };
+    url.scheme() == "https" || (url.scheme() == "http" && loopback)
+}
