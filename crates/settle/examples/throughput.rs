@@ -2,7 +2,7 @@
 //! nothing: what is left is the journal and its disk.
 //!
 //! `cargo run --release -p obol-settle --example throughput [payments] [at once] [folder]`
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement, not a part of the product")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a measurement, not a part of the product")]
 
 use std::{
     path::PathBuf,

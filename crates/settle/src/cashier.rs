@@ -19,6 +19,7 @@ use crate::{
     doubts::Doubts,
     http,
     journal::{Journal, Row, WriteError},
+    ledger,
     pool::Pool,
     recovery,
     refusal::Known,
@@ -29,7 +30,7 @@ use crate::{
 /// Admits payments and captures money. Cheap to clone.
 #[derive(Clone)]
 pub struct Cashier {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
     recovered: watch::Receiver<bool>,
     /// Ends the background tasks when the last clone is gone.
     _stop: Arc<DropGuard>,
@@ -60,6 +61,7 @@ impl Cashier {
         let opened = tokio::task::spawn_blocking(move || Journal::open(&path)).await;
         let (journal, unknown) =
             opened.map_err(|error| OpenError::Corrupt { path: config.journal.clone(), cause: format!("reading it failed: {error}") })??;
+        let archiving = config.archiving;
         let client = http::client().map_err(OpenError::Client)?;
         let stop = CancellationToken::new();
         let supported = Supported::open(&config.journal, stop.clone());
@@ -82,6 +84,7 @@ impl Cashier {
         }
         let (done, recovered) = watch::channel(open.is_empty());
         tokio::spawn(recovery::run(Arc::downgrade(&core), cases, policy, open, first_look, done, stop.clone()));
+        tokio::spawn(ledger::keep_bounded(Arc::downgrade(&core), archiving, stop.clone()));
         Ok(Self { core, recovered, _stop: Arc::new(stop.drop_guard()) })
     }
 

@@ -23,6 +23,8 @@ pub struct CashierConfig {
     /// How long [`Cashier::recovered`](crate::Cashier::recovered) waits for the first look at what
     /// an earlier run left open.
     pub first_look: Duration,
+    /// When closed payments leave the journal.
+    pub archiving: Archiving,
 }
 
 impl CashierConfig {
@@ -37,7 +39,25 @@ impl CashierConfig {
             credentials: Vec::new(),
             recovery: Recovery::default(),
             first_look: Duration::from_secs(10),
+            archiving: Archiving::default(),
         }
+    }
+}
+
+/// When closed payments move from the journal into the archive of their month, a file of one JSON
+/// line per payment in the folder `<journal>.archive`. A payment that could be presented again,
+/// that is not closed, or for which an answer is owed stays where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Archiving {
+    /// Age at which a closed payment leaves.
+    pub after: Duration,
+    /// How often that is looked for.
+    pub every: Duration,
+}
+
+impl Default for Archiving {
+    fn default() -> Self {
+        Self { after: Duration::from_secs(90 * 24 * 3600), every: Duration::from_secs(3600) }
     }
 }
 

@@ -77,6 +77,8 @@ pub(super) enum Command {
     Must { key: ReplayKey, change: Change, hold: Option<Hold>, reply: Option<Reply<()>> },
     /// Undoes a reservation whose write failed but may have reached the disk.
     Undo { key: ReplayKey },
+    /// Removes rows that are durable in an archive, unless they changed since, and moves its mark.
+    Archive { rows: Vec<(ReplayKey, Row)>, month: String, mark: u64, reply: Reply<()> },
     /// Answered when everything before it is durable.
     Flush { reply: Reply<()> },
 }

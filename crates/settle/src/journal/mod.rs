@@ -4,6 +4,7 @@
 //! no two requests can both believe that a payment is theirs. Facts (money moved, an answer was
 //! delivered) are kept in memory and written again until they are durable.
 
+mod archive;
 mod command;
 mod row;
 mod store;
@@ -12,6 +13,8 @@ mod tests;
 mod writer;
 
 use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
     path::Path,
     sync::{Arc, mpsc},
 };
@@ -21,9 +24,11 @@ use obol_x402::ReplayKey;
 use tokio::sync::oneshot;
 
 pub(crate) use command::{Change, Hold, WriteError};
-pub(crate) use row::{Ask, Row};
+pub(crate) use row::{Ask, Row, key_bytes, key_from_hex, key_hex};
+pub(crate) use store::now_ms;
 
 use self::{
+    archive::Archive,
     command::Command,
     store::{Opener, Store},
 };
@@ -33,6 +38,7 @@ use crate::{OpenError, claims::Claim};
 #[derive(Clone)]
 pub(crate) struct Journal {
     store: Arc<Store>,
+    archive: Archive,
     commands: mpsc::Sender<Command>,
 }
 
@@ -52,7 +58,7 @@ impl Journal {
             .name("obol-journal".to_owned())
             .spawn(move || writer::run(&writer_store, &inbox))
             .map_err(|error| OpenError::Journal { path: path.to_owned(), cause: error.to_string() })?;
-        Ok((Self { store, commands }, unknown))
+        Ok((Self { store, archive: Archive::beside(path), commands }, unknown))
     }
 
     /// The row of a payment, as last committed. Reads a few cached pages; never waits for a write.
@@ -61,6 +67,35 @@ impl Journal {
             tracing::error!(%error, payment = %key, "the journal cannot be read");
             WriteError::Unavailable
         })
+    }
+
+    /// Every row, in no order that means anything.
+    pub fn each(&self, mut visit: impl FnMut(ReplayKey, Row)) -> Result<(), redb::Error> {
+        self.store.open_rows(&mut visit)?;
+        self.store.closed(None, |key, row| {
+            visit(key, row);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Rows that work goes on for.
+    pub fn open_rows(&self, mut visit: impl FnMut(ReplayKey, Row)) -> Result<(), redb::Error> {
+        self.store.open_rows(&mut visit)
+    }
+
+    /// Closed rows behind a key, in the order of keys, until told to stop.
+    pub fn closed_rows(&self, from: Option<ReplayKey>, visit: impl FnMut(ReplayKey, Row) -> ControlFlow<()>) -> Result<(), redb::Error> {
+        self.store.closed(from, visit)
+    }
+
+    /// How much of each month's archive counts, in bytes.
+    pub fn marks(&self) -> Result<BTreeMap<String, u64>, redb::Error> {
+        self.store.marks()
+    }
+
+    /// The archives.
+    pub fn archive_files(&self) -> &Archive {
+        &self.archive
     }
 
     /// Reserves a payment durably, for as long as the reservation is held.

@@ -35,6 +35,17 @@ pub(crate) fn key_from_bytes(bytes: &[u8; KEY_LEN]) -> Option<ReplayKey> {
     })
 }
 
+/// A key in hexadecimal, for cursors.
+pub(crate) fn key_hex(key: &ReplayKey) -> String {
+    alloy_primitives::hex::encode(key_bytes(key))
+}
+
+/// Reverse of [`key_hex`].
+pub(crate) fn key_from_hex(text: &str) -> Option<ReplayKey> {
+    let bytes = alloy_primitives::hex::decode(text).ok()?;
+    key_from_bytes(bytes.as_slice().try_into().ok()?)
+}
+
 /// One payment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Row {
@@ -65,6 +76,11 @@ pub(crate) struct Row {
     /// When the facilitator is asked again (Unix milliseconds); only while the outcome is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_attempt: Option<u64>,
+    /// Ticker and decimals of the token; absent in rows of format 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub symbol: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decimals: Option<u8>,
     /// What is needed to ask again; only while the outcome is open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ask: Option<Box<Ask>>,
@@ -126,6 +142,8 @@ impl Row {
             created: 0,
             updated: 0,
             next_attempt: None,
+            symbol: Some(payment.terms.asset.symbol.clone()),
+            decimals: Some(payment.terms.asset.decimals),
             ask: None,
         }
     }

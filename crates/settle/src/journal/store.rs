@@ -1,6 +1,8 @@
 //! The file: redb tables, opened, applied to and read.
 
 use std::{
+    collections::BTreeMap,
+    ops::{Bound, ControlFlow},
     path::{Path, PathBuf},
     sync::{PoisonError, RwLock},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -23,8 +25,13 @@ type RowTable<'txn> = Table<'txn, &'static [u8; KEY_LEN], &'static [u8]>;
 const OPEN: Rows = TableDefinition::new("open");
 /// Rows that are done.
 const CLOSED: Rows = TableDefinition::new("closed");
+/// How much of each month's archive counts, in bytes.
+const ARCHIVES: TableDefinition<'static, &'static str, u64> = TableDefinition::new("archives");
 const META: TableDefinition<'static, &'static str, u64> = TableDefinition::new("meta");
-const FORMAT: u64 = 1;
+/// 2 added the archives. A file of format 1 is brought up when it is opened.
+const FORMAT: u64 = 2;
+/// Formats that can be brought up.
+const OLDER: [u64; 1] = [1];
 
 /// How long an open waits for a process that is just going.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
@@ -108,6 +115,45 @@ impl Store {
         Ok(None)
     }
 
+    pub fn open_rows(&self, visit: &mut impl FnMut(ReplayKey, Row)) -> Result<(), redb::Error> {
+        let slot = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let txn = slot.as_ref().ok_or(redb::Error::DatabaseClosed)?.begin_read()?;
+        for entry in txn.open_table(OPEN)?.iter()? {
+            let (key, value) = entry?;
+            if let Some(key) = key_from_bytes(key.value()) {
+                visit(key, parse(value.value())?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Closed rows behind a key, in the order of keys, until told to stop.
+    pub fn closed(&self, behind: Option<ReplayKey>, mut visit: impl FnMut(ReplayKey, Row) -> ControlFlow<()>) -> Result<(), redb::Error> {
+        let slot = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let txn = slot.as_ref().ok_or(redb::Error::DatabaseClosed)?.begin_read()?;
+        // The file may be opened anew meanwhile: this read keeps its own view of the old one.
+        drop(slot);
+        let behind = behind.as_ref().map(key_bytes);
+        let start = behind.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        for entry in txn.open_table(CLOSED)?.range::<&[u8; KEY_LEN]>((start, Bound::Unbounded))? {
+            let (key, value) = entry?;
+            if let Some(key) = key_from_bytes(key.value())
+                && visit(key, parse(value.value())?).is_break()
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn marks(&self) -> Result<BTreeMap<String, u64>, redb::Error> {
+        let slot = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let txn = slot.as_ref().ok_or(redb::Error::DatabaseClosed)?.begin_read()?;
+        let table = txn.open_table(ARCHIVES)?;
+        let marks = table.iter()?.map(|entry| entry.map(|(month, mark)| (month.value().to_owned(), mark.value())));
+        Ok(marks.collect::<Result<_, _>>()?)
+    }
+
     /// Applies commands in order, in one durable transaction. The outer error means that nothing
     /// of it counts (though some may have reached the disk).
     pub fn apply(&self, commands: &mut [Command]) -> Result<Vec<Result<(), WriteError>>, redb::Error> {
@@ -118,7 +164,14 @@ impl Store {
         {
             let mut tables = Tables { open: txn.open_table(OPEN)?, closed: txn.open_table(CLOSED)? };
             for command in commands {
-                results.push(tables.apply(command, now)?);
+                results.push(match command {
+                    Command::Archive { rows, month, mark, .. } => {
+                        tables.remove(rows)?;
+                        txn.open_table(ARCHIVES)?.insert(month.as_str(), *mark)?;
+                        Ok(())
+                    }
+                    command => tables.apply(command, now)?,
+                });
             }
         }
         txn.commit()?;
@@ -161,8 +214,23 @@ impl Tables<'_> {
             Command::Reserve { key, row, .. } => self.reserve(key, row, now)?,
             Command::Try { key, change, .. } | Command::Must { key, change, .. } => self.change(key, change, now)?.map(drop),
             Command::Undo { key } => self.change(key, &Change::new(&[Event::GivenBack]), now)?.map(drop),
-            Command::Flush { .. } => Ok(()),
+            Command::Flush { .. } | Command::Archive { .. } => Ok(()),
         })
+    }
+
+    /// Removes closed rows that are still as they were.
+    fn remove(&mut self, rows: &[(ReplayKey, Row)]) -> Result<(), redb::Error> {
+        for (key, row) in rows {
+            let key = key_bytes(key);
+            let same = match self.closed.get(&key)? {
+                Some(value) => parse(value.value())? == *row,
+                None => false,
+            };
+            if same {
+                self.closed.remove(&key)?;
+            }
+        }
+        Ok(())
     }
 
     fn get(&self, key: &[u8; KEY_LEN]) -> Result<Option<Row>, redb::Error> {
@@ -226,7 +294,7 @@ fn parse(value: &[u8]) -> Result<Row, redb::Error> {
     serde_json::from_slice(value).map_err(|error| redb::Error::Corrupted(format!("a row cannot be read: {error}")))
 }
 
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
@@ -236,26 +304,28 @@ fn check_format(path: &Path, database: &Database) -> Result<(), OpenError> {
     if found == FORMAT { Ok(()) } else { Err(OpenError::Format { path: path.to_owned(), found, known: FORMAT }) }
 }
 
-/// The file's format; a new file gets ours and its tables.
+/// The file's format; a new file gets ours and its tables, an older one is brought up to it.
 fn format_of(database: &Database) -> Result<u64, redb::Error> {
     let txn = database.begin_write()?;
     let found = {
         let mut meta = txn.open_table(META)?;
         let found = meta.get("format")?.map(|value| value.value());
-        if found.is_none() {
+        if found.is_none_or(|found| OLDER.contains(&found)) {
             meta.insert("format", FORMAT)?;
         }
-        found
+        found.filter(|found| !OLDER.contains(found)).unwrap_or(FORMAT)
     };
-    match found {
-        Some(other) if other != FORMAT => txn.abort()?,
-        _ => {
-            txn.open_table(OPEN)?;
-            txn.open_table(CLOSED)?;
-            txn.commit()?;
-        }
+    if found != FORMAT {
+        txn.abort()?;
+        return Ok(found);
     }
-    Ok(found.unwrap_or(FORMAT))
+    // What format 2 added to format 1 is a table; its rows are the same but for fields that may be
+    // absent.
+    txn.open_table(ARCHIVES)?;
+    txn.open_table(OPEN)?;
+    txn.open_table(CLOSED)?;
+    txn.commit()?;
+    Ok(FORMAT)
 }
 
 fn open_error(path: &Path, error: DatabaseError) -> OpenError {

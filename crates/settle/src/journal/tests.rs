@@ -202,10 +202,10 @@ fn another_format_is_refused() {
     let path = dir.path().join("j");
     let database = Database::create(&path).unwrap();
     let txn = database.begin_write().unwrap();
-    txn.open_table(TableDefinition::<&str, u64>::new("meta")).unwrap().insert("format", 2).unwrap();
+    txn.open_table(TableDefinition::<&str, u64>::new("meta")).unwrap().insert("format", 99).unwrap();
     txn.commit().unwrap();
     drop(database);
-    assert!(matches!(Journal::open(&path), Err(OpenError::Format { found: 2, known: 1, .. })));
+    assert!(matches!(Journal::open(&path), Err(OpenError::Format { found: 99, known: 2, .. })));
 }
 
 /// A disk that can be full.

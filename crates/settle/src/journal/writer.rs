@@ -62,7 +62,7 @@ fn settle(command: Command, result: Result<(), WriteError>) {
             reservation.arm();
             reservation
         }))),
-        Command::Try { reply, .. } | Command::Flush { reply } => drop(reply.send(result)),
+        Command::Try { reply, .. } | Command::Flush { reply } | Command::Archive { reply, .. } => drop(reply.send(result)),
         Command::Must { key, change, reply, hold } => {
             if let Err(error) = &result {
                 tracing::error!(payment = %key, events = ?change.events, ?error, "a transition that the table does not allow was left out");
@@ -83,7 +83,7 @@ fn postpone(command: Command) -> Option<Command> {
             drop(reply.send(Err(WriteError::Unavailable)));
             Some(Command::Undo { key })
         }
-        Command::Try { reply, .. } | Command::Flush { reply } => {
+        Command::Try { reply, .. } | Command::Flush { reply } | Command::Archive { reply, .. } => {
             drop(reply.send(Err(WriteError::Unavailable)));
             None
         }

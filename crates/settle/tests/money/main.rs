@@ -5,4 +5,5 @@
 mod cashier;
 mod crash;
 mod hostile;
+mod ledger;
 mod support;
