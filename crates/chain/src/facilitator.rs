@@ -11,12 +11,12 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use alloy_primitives::{B256, Bytes, U256};
+use alloy_primitives::{B256, Bytes, U256, keccak256};
 use alloy_sol_types::SolCall;
 use futures_util::future::BoxFuture;
 use obol_offer::{Address, TransferMethod};
 use obol_settle::{Facilitator, SettleOutcome, VerifyOutcome};
-use obol_x402::{LocalCheck, MatchedPayment, ReplayKey};
+use obol_x402::{LocalCheck, MatchedPayment};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
@@ -41,7 +41,7 @@ pub(crate) struct Shared {
     pub chain: Arc<Chain>,
     pub account: Account,
     pub config: SettleConfig,
-    jobs: Mutex<HashMap<ReplayKey, watch::Receiver<Progress>>>,
+    jobs: Mutex<HashMap<B256, watch::Receiver<Progress>>>,
     /// Transaction numbers in use by jobs of this process.
     pub numbers: Mutex<std::collections::BTreeSet<u64>>,
 }
@@ -83,7 +83,7 @@ impl SelfFacilitator {
     /// Joins the work on this payment, or begins it. The work is a task of its own: it goes on
     /// when nobody waits for it any more.
     async fn settle_once(&self, payment: &MatchedPayment) -> SettleOutcome {
-        let key = payment.replay_key();
+        let key = job_key(payment);
         let Some(mut progress) = self.join(key, payment) else {
             return SettleOutcome::NotAsked { cause: "too many settlements at once".to_owned() };
         };
@@ -105,7 +105,7 @@ impl SelfFacilitator {
         }
     }
 
-    fn join(&self, key: ReplayKey, payment: &MatchedPayment) -> Option<watch::Receiver<Progress>> {
+    fn join(&self, key: B256, payment: &MatchedPayment) -> Option<watch::Receiver<Progress>> {
         let mut jobs = self.shared.jobs();
         if let Some(progress) = jobs.get(&key) {
             return Some(progress.clone());
@@ -119,8 +119,9 @@ impl SelfFacilitator {
         let payment = payment.clone();
         tokio::spawn(async move {
             let outcome = job::run(&leave.shared, &payment, &tell).await;
-            tell.send_replace(Progress::Done(outcome));
+            // Whoever comes after this asks the chain.
             drop(leave);
+            tell.send_replace(Progress::Done(outcome));
         });
         Some(progress)
     }
@@ -129,7 +130,7 @@ impl SelfFacilitator {
 /// Takes a job off the list, even one that panicked.
 struct Leave {
     shared: Arc<Shared>,
-    key: ReplayKey,
+    key: B256,
 }
 
 impl Drop for Leave {
@@ -139,7 +140,7 @@ impl Drop for Leave {
 }
 
 impl Shared {
-    fn jobs(&self) -> MutexGuard<'_, HashMap<ReplayKey, watch::Receiver<Progress>>> {
+    fn jobs(&self) -> MutexGuard<'_, HashMap<B256, watch::Receiver<Progress>>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -190,6 +191,13 @@ impl Shared {
             () => Ok(()),
         }
     }
+}
+
+/// What work is shared by: the very same call under the same terms, not only the same nonce.
+fn job_key(payment: &MatchedPayment) -> B256 {
+    let terms = &payment.terms;
+    let parts = [terms.asset.address.as_slice(), terms.pay_to.as_slice(), &terms.amount.0.to_be_bytes::<32>(), &transfer_call(payment)];
+    keccak256(parts.concat())
 }
 
 /// The call that moves the money. Every ERC-3009 token has the overload for `v, r, s`; contracts as

@@ -243,11 +243,11 @@ impl Chain {
         self.rpc.call("eth_getBalance", json!([account, "latest"])).await
     }
 
-    /// Executes a call as the next block would, without its effects.
+    /// Executes a call on the newest block, without its effects.
     pub(crate) async fn simulate<T: DeserializeOwned>(&self, method: &str, from: Address, to: Address, data: &[u8]) -> Result<T, RpcError> {
         let call = json!({ "from": from, "to": to, "data": hex::encode_prefixed(data) });
-        let params = if method == "eth_call" { json!([call, "latest"]) } else { json!([call]) };
-        self.rpc.call(method, params).await
+        // On the newest block: some nodes estimate on what is pending, which may never be.
+        self.rpc.call(method, json!([call, "latest"])).await
     }
 }
 

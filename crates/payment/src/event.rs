@@ -29,11 +29,13 @@ pub enum Event {
     Restarted,
     /// `validBefore` has passed, and a finalised chain read shows the authorization unused.
     FoundUnused,
+    /// A finalised chain read shows the nonce cancelled, or used for another transfer.
+    FoundSpent,
 }
 
 impl Event {
     /// Every event, in the order of the documentation.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Admitted,
         Self::GivenBack,
         Self::CaptureBegun,
@@ -46,6 +48,7 @@ impl Event {
         Self::DeliveryFailed,
         Self::Restarted,
         Self::FoundUnused,
+        Self::FoundSpent,
     ];
 
     /// Stable identifier.
@@ -63,6 +66,7 @@ impl Event {
             Self::DeliveryFailed => "delivery_failed",
             Self::Restarted => "restarted",
             Self::FoundUnused => "found_unused",
+            Self::FoundSpent => "found_spent",
         }
     }
 
@@ -81,6 +85,7 @@ impl Event {
             Self::DeliveryFailed => "The buyer left before the whole answer was out.",
             Self::Restarted => "The process that worked on it is gone.",
             Self::FoundUnused => "`validBefore` has passed, and a finalised chain read shows the authorization unused.",
+            Self::FoundSpent => "A finalised chain read shows the nonce cancelled, or used for another transfer.",
         }
     }
 }

@@ -26,7 +26,7 @@ pub enum State {
     Released,
     /// The facilitator refused cleanly: nothing moved.
     Refused,
-    /// Closed as unpaid: `validBefore` has passed and a finalised chain read shows it unused.
+    /// Closed as unpaid: a finalised chain read shows that it was not made, and can never be.
     Expired,
 }
 
@@ -73,7 +73,7 @@ impl State {
             Self::Owed => "Money moved and the answer did not reach the buyer.",
             Self::Released => "Given back unused: the facilitator was not asked.",
             Self::Refused => "The facilitator refused cleanly: nothing moved.",
-            Self::Expired => "Closed as unpaid: its time has passed and the chain shows it unused.",
+            Self::Expired => "Closed as unpaid: the chain shows that it was not made, and can never be.",
         }
     }
 

@@ -94,6 +94,11 @@ impl Chain {
         self.transactions.get(hash)
     }
 
+    /// Every transaction, in no order.
+    pub fn transactions(&self) -> impl Iterator<Item = &Transaction> {
+        self.transactions.values()
+    }
+
     /// Places code at an address, as a deployed contract would have it.
     #[cfg(test)]
     pub fn etch(&mut self, address: Address, code: Bytes) {

@@ -94,11 +94,11 @@ fn transfer_call(payment: &MatchedPayment) -> TransferWithAuthorization {
 }
 
 /// A settlement is proven by the token's `Transfer` event with the right payer, payee and amount.
-fn moved_exactly(transaction: &Transaction, payment: &MatchedPayment) -> bool {
+pub(crate) fn moved_exactly(transaction: &Transaction, payment: &MatchedPayment) -> bool {
     let signed = &payment.authorization;
     let transfers = transaction.logs.iter().filter(|log| log.address == payment.terms.asset.address);
     transfers
-        .filter_map(|log| Transfer::decode_log_data(&log.data).ok())
+        .filter_map(|log| Transfer::decode_log_data_validate(&log.data).ok())
         .any(|t| (t.from, t.to, t.value) == (signed.from, signed.to, signed.value.0))
 }
 

@@ -9,6 +9,7 @@ mod facilitator;
 mod log;
 mod token;
 mod transaction;
+mod view;
 
 use std::{
     path::{Path, PathBuf},
@@ -18,11 +19,11 @@ use std::{
 
 use alloy_sol_types::SolCall;
 use obol_offer::{Address, Amount, Asset, B256, Network, SANDBOX};
-use obol_settle::Facilitator;
+use obol_settle::{ChainView, Facilitator};
 
 pub use transaction::Transaction;
 
-use crate::{chain::Chain, facilitator::SandboxFacilitator, log::ChainLog, token::TestUsd};
+use crate::{chain::Chain, facilitator::SandboxFacilitator, log::ChainLog, token::TestUsd, view::SandboxView};
 
 /// Why the sandbox could not do something.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -154,6 +155,11 @@ impl Sandbox {
     /// This sandbox as a facilitator, id `sandbox`. It runs calls on tokio's blocking threads.
     pub fn facilitator(self: &Arc<Self>) -> Arc<dyn Facilitator> {
         Arc::new(SandboxFacilitator(self.clone()))
+    }
+
+    /// This sandbox as the chain that recovery looks at. Every block is final.
+    pub fn view(self: &Arc<Self>) -> Arc<dyn ChainView> {
+        Arc::new(SandboxView(self.clone()))
     }
 
     /// A read at the present time.

@@ -3,7 +3,7 @@ use std::borrow::Cow;
 use alloy_primitives::{Bytes, U256, keccak256};
 use alloy_sol_types::{Eip712Domain, SolStruct, sol};
 use obol_offer::Terms;
-use obol_settle::{Receipt, SettleOutcome, VerifyOutcome};
+use obol_settle::{ChainFinding, Receipt, SettleOutcome, VerifyOutcome};
 use obol_x402::{Authorization, LocalCheck, MatchedPayment, Version, eip3009};
 use secp256k1::{Message, Secp256k1, SecretKey};
 
@@ -273,6 +273,23 @@ fn the_other_overload_takes_the_same_signature() {
     assert_eq!(balances(&sandbox), (Amount::from(PRICE), Amount::from(PRICE)));
     let used = SandboxError::Reverted { reason: "FiatTokenV2: authorization is used or canceled".to_owned() };
     assert_eq!(sandbox.send(&call).unwrap_err(), used);
+}
+
+#[tokio::test]
+async fn recovery_sees_on_the_chain_what_became_of_a_payment() {
+    let sandbox = funded(2);
+    let (paid, open) = (payment(1), payment(2));
+    let look = async |payment: &MatchedPayment| sandbox.view().look(payment, 0, None).await;
+    let transaction = settled(&sandbox, &paid).await.transaction;
+    assert_eq!(look(&paid).await, ChainFinding::Settled { transaction, is_final: true });
+    assert!(matches!(look(&open).await, ChainFinding::Unused { is_final: false, .. }));
+    let late = payment_with(3, &domain(), |payment| payment.authorization.valid_before = unix_now() - 1);
+    assert!(matches!(look(&late).await, ChainFinding::Unused { is_final: true, .. }));
+    let mut stolen = paid.clone();
+    stolen.authorization.to = payer();
+    assert_eq!(look(&stolen).await, ChainFinding::UsedElsewhere { is_final: true });
+    stolen.terms.network = Network::find("base").unwrap();
+    assert!(matches!(look(&stolen).await, ChainFinding::Unavailable { .. }));
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use crate::SandboxError;
 sol! {
     interface TestUsd {
         event Transfer(address indexed from, address indexed to, uint256 value);
+        event AuthorizationUsed(address indexed authorizer, bytes32 indexed nonce);
 
         function initialize(string name, string version, string symbol) external;
         function mint(address to, uint256 value) external;

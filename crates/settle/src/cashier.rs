@@ -14,7 +14,7 @@ use tokio_util::{
 };
 
 use crate::{
-    CashierConfig, CashierStats, FacilitatorHealth, OpenError, PaymentPermit, Refusal,
+    CashierConfig, CashierStats, ChainViews, FacilitatorHealth, OpenError, PaymentPermit, Refusal,
     claims::{Claim, ClaimKey, Claims},
     doubts::Doubts,
     http,
@@ -44,6 +44,7 @@ pub(crate) struct Core {
     pub counters: Arc<Counters>,
     pub tasks: TaskTracker,
     pub settle_timeout: Duration,
+    pub chains: ChainViews,
     /// To the recovery task.
     pub ask_again: mpsc::UnboundedSender<recovery::Case>,
     claims: Arc<Claims>,
@@ -52,11 +53,12 @@ pub(crate) struct Core {
 impl Cashier {
     /// Opens the journal and brings unfinished rows to a state that can be served:
     /// reserved rows are released, settling rows become unknown and are asked about at once, and
-    /// then again and again in the background, at the facilitator that was asked before.
+    /// then again and again in the background: on their chain when it can be read, else at the
+    /// facilitator that was asked before.
     ///
     /// # Errors
     /// [`OpenError`].
-    pub async fn open(config: CashierConfig) -> Result<Self, OpenError> {
+    pub async fn open(mut config: CashierConfig) -> Result<Self, OpenError> {
         let path = config.journal.clone();
         let opened = tokio::task::spawn_blocking(move || Journal::open(&path)).await;
         let (journal, unknown) =
@@ -70,6 +72,7 @@ impl Cashier {
         let core = Arc::new(Core {
             journal,
             doubts: Doubts::default(),
+            chains: std::mem::take(&mut config.chains),
             pool: Pool::new(config, client, supported),
             counters: Arc::default(),
             tasks: TaskTracker::new(),

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use crate::Facilitator;
+use crate::{ChainViews, Facilitator};
 
 /// How a [`Cashier`](crate::Cashier) works. [`CashierConfig::new`] has the defaults.
 pub struct CashierConfig {
@@ -12,6 +12,9 @@ pub struct CashierConfig {
     pub default_facilitators: Vec<url::Url>,
     /// Facilitators inside this process, by network name; they go before any URL.
     pub local: Vec<(&'static str, Arc<dyn Facilitator>)>,
+    /// Chains that can be read, by network name: asked before the facilitator when an outcome is
+    /// unknown.
+    pub chains: ChainViews,
     /// Bound on one `/verify`.
     pub verify_timeout: Duration,
     /// Bound on one `/settle`; an answer later than this is unknown.
@@ -34,6 +37,7 @@ impl CashierConfig {
             journal: journal.into(),
             default_facilitators: Vec::new(),
             local: Vec::new(),
+            chains: Vec::new(),
             verify_timeout: Duration::from_secs(5),
             settle_timeout: Duration::from_secs(60),
             credentials: Vec::new(),

@@ -1,7 +1,7 @@
 //! Asks again about settlements of unknown outcome, rarely and within bounds.
 //!
-//! Only a clear success ends the doubt here. A refusal does not: "nonce already used" may be our
-//! own first attempt.
+//! The chain has the last word, where it can be read; without it only a clear success ends the
+//! doubt. A refusal does not: "nonce already used" may be our own first attempt.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use obol_offer::B256;
+use obol_offer::{B256, Network};
 use obol_payment::Event;
 use obol_x402::ReplayKey;
 use tokio::{
@@ -19,7 +19,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{Recovery, SettleOutcome, cashier::Core, journal::Change};
+use crate::{
+    ChainFinding, ChainView, Receipt, Recovery, SettleOutcome,
+    cashier::Core,
+    journal::{Change, Row},
+    outcome,
+};
 
 /// Most questions under way at once.
 const MAX_AT_ONCE: usize = 8;
@@ -106,11 +111,13 @@ pub(crate) async fn run(
 /// Plans the next question, and writes when that is into the row.
 fn schedule(core: &Weak<Core>, due: &mut BTreeMap<(Instant, ReplayKey), Turn>, policy: Recovery, turn: Turn) {
     let key = turn.case.key;
-    match policy.wait(turn.asked) {
+    // A chain that can be read gives an answer in the end.
+    let wait = policy.wait(turn.asked).or_else(|| core.upgrade()?.view(&key).map(|_| policy.longest));
+    match wait {
         Some(wait) => {
             let at = Instant::now() + wait;
             remember(core, key, at);
-            due.insert((at, key), Turn { asked: turn.asked + 1, ..turn });
+            due.insert((at, key), Turn { asked: turn.asked.saturating_add(1), ..turn });
         }
         None => tracing::error!(payment = %key, "still unknown; it is asked about again after a restart"),
     }
@@ -122,12 +129,15 @@ fn remember(core: &Weak<Core>, key: ReplayKey, at: Instant) {
     }
 }
 
-/// Asks the facilitator once; true when the doubt is over.
+/// Asks the chain, then the facilitator, once; true when the doubt is over.
 async fn ask(core: &Weak<Core>, case: Case) -> bool {
     let Some(core) = core.upgrade() else { return false };
     let Ok(Some(row)) = core.journal.read(&case.key) else { return false };
     if !row.state.is_unsettled() {
         core.doubts.remove(&case.key, case.fingerprint);
+        return true;
+    }
+    if on_chain(&core, case, &row).await {
         return true;
     }
     let Some((payment, member)) = row.payment(&case.key).zip(core.pool.find(&row.facilitator)) else {
@@ -148,8 +158,43 @@ async fn ask(core: &Weak<Core>, case: Case) -> bool {
     }
 }
 
+/// Looks on the chain, when it can be read; true when that ended the doubt.
+async fn on_chain(core: &Arc<Core>, case: Case, row: &Row) -> bool {
+    let Some((view, payment)) = core.view(&case.key).zip(row.payment(&case.key)) else { return false };
+    let looked = tokio::time::timeout(core.settle_timeout, view.look(&payment, row.created / 1000, row.transaction.as_deref()));
+    let found = looked.await.unwrap_or_else(|_| ChainFinding::Unavailable { cause: "no answer in time".to_owned() });
+    let unpaid = match found {
+        ChainFinding::Settled { transaction, .. } => {
+            let Some(transaction) = outcome::transaction(&transaction) else { return false };
+            let receipt = Receipt { transaction, payer: case.key.payer, amount: payment.authorization.value };
+            return settled(core, case, receipt).await;
+        }
+        ChainFinding::Unused { is_final: true, .. } => Event::FoundUnused,
+        ChainFinding::UsedElsewhere { is_final: true } => Event::FoundSpent,
+        undecided => {
+            tracing::info!(payment = %case.key, ?undecided, "the chain does not decide yet");
+            return false;
+        }
+    };
+    tracing::info!(payment = %case.key, event = unpaid.code(), "an unknown settlement was never made, and never can be");
+    let change = Change::new(if unpaid == Event::FoundUnused { &[Event::FoundUnused] } else { &[Event::FoundSpent] });
+    if core.journal.record(case.key, change).await.is_err() {
+        return false;
+    }
+    core.doubts.remove(&case.key, case.fingerprint);
+    true
+}
+
+impl Core {
+    /// The chain of a payment, if it can be read.
+    fn view(&self, key: &ReplayKey) -> Option<&Arc<dyn ChainView>> {
+        let network = Network::find(&format!("eip155:{}", key.chain_id))?;
+        self.chains.iter().find(|(name, _)| *name == network.name).map(|(_, view)| view)
+    }
+}
+
 /// The buyer of it is long gone: settled, and owed.
-async fn settled(core: &Arc<Core>, case: Case, receipt: crate::Receipt) -> bool {
+async fn settled(core: &Arc<Core>, case: Case, receipt: Receipt) -> bool {
     tracing::info!(payment = %case.key, transaction = receipt.transaction, "an unknown settlement turned out settled");
     let change = Change::new(&[Event::SettleSettled, Event::DeliveryFailed]).receipt(receipt);
     if core.journal.record(case.key, change).await.is_err() {

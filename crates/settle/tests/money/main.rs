@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
 
 mod cashier;
+mod chain;
 mod crash;
 mod hostile;
 mod ledger;
