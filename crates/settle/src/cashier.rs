@@ -6,7 +6,7 @@ use std::{
 };
 
 use obol_offer::{B256, OfferName};
-use obol_x402::{LocalCheck, MatchedPayment};
+use obol_x402::{LocalCheck, MatchedPayment, ReplayKey};
 use tokio::sync::{mpsc, watch};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -33,7 +33,7 @@ pub struct Cashier {
     pub(crate) core: Arc<Core>,
     recovered: watch::Receiver<bool>,
     /// Ends the background tasks when the last clone is gone.
-    _stop: Arc<DropGuard>,
+    stop: Arc<DropGuard>,
 }
 
 /// What permits and background tasks share.
@@ -58,13 +58,20 @@ impl Cashier {
     ///
     /// # Errors
     /// [`OpenError`].
-    pub async fn open(mut config: CashierConfig) -> Result<Self, OpenError> {
+    pub async fn open(config: CashierConfig) -> Result<Self, OpenError> {
         let path = config.journal.clone();
         let opened = tokio::task::spawn_blocking(move || Journal::open(&path)).await;
         let (journal, unknown) =
             opened.map_err(|error| OpenError::Corrupt { path: config.journal.clone(), cause: format!("reading it failed: {error}") })??;
         let archiving = config.archiving;
         let client = http::client().map_err(OpenError::Client)?;
+        let this = Self::assemble(config, journal, unknown, client);
+        tokio::spawn(ledger::keep_bounded(Arc::downgrade(&this.core), archiving, this.stop.token().clone()));
+        Ok(this)
+    }
+
+    /// Starts the background tasks on an open journal.
+    pub(crate) fn assemble(mut config: CashierConfig, journal: Journal, unknown: Vec<(ReplayKey, Row)>, client: reqwest::Client) -> Self {
         let stop = CancellationToken::new();
         let supported = Supported::open(&config.journal, stop.clone());
         let (ask_again, cases) = mpsc::unbounded_channel();
@@ -87,8 +94,7 @@ impl Cashier {
         }
         let (done, recovered) = watch::channel(open.is_empty());
         tokio::spawn(recovery::run(Arc::downgrade(&core), cases, policy, open, first_look, done, stop.clone()));
-        tokio::spawn(ledger::keep_bounded(Arc::downgrade(&core), archiving, stop.clone()));
-        Ok(Self { core, recovered, _stop: Arc::new(stop.drop_guard()) })
+        Self { core, recovered, stop: Arc::new(stop.drop_guard()) }
     }
 
     /// Whether everything that an earlier run left open was looked at once, or
@@ -208,7 +214,7 @@ impl Core {
     }
 
     /// Remembers an unknown outcome, and has the facilitator asked again.
-    pub fn doubt(&self, key: obol_x402::ReplayKey, fingerprint: B256, transaction: Option<String>) {
+    pub fn doubt(&self, key: ReplayKey, fingerprint: B256, transaction: Option<String>) {
         self.doubts.add(key, fingerprint, transaction);
         // The receiver is gone only when the cashier is.
         let _ = self.ask_again.send(recovery::Case { key, fingerprint });

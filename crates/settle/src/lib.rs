@@ -20,6 +20,9 @@ mod pool;
 mod record;
 mod recovery;
 mod refusal;
+#[cfg(feature = "sim")]
+#[doc(hidden)]
+pub mod sim;
 mod stats;
 mod supported;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use obol_offer::Address;
@@ -17,6 +17,11 @@ use crate::{
     outcome::{examine, tidy},
     supported::{Kinds, Supported},
 };
+
+/// The runtime's clock, which a test may hold.
+fn now() -> std::time::Instant {
+    tokio::time::Instant::now().into_std()
+}
 
 /// One facilitator with its health.
 pub(crate) struct Member {
@@ -55,7 +60,7 @@ impl Member {
         let outcome = asked.unwrap_or_else(|_| SettleOutcome::Unknown { cause: "no answer in time".to_owned(), transaction: None });
         let outcome = examine(outcome, payment);
         match &outcome {
-            SettleOutcome::NotAsked { .. } | SettleOutcome::Unknown { transaction: None, .. } => self.breaker().failed(Instant::now()),
+            SettleOutcome::NotAsked { .. } | SettleOutcome::Unknown { transaction: None, .. } => self.breaker().failed(now()),
             _ => self.breaker().succeeded(),
         }
         outcome
@@ -77,7 +82,7 @@ struct Pass<'a>(Option<&'a Member>);
 impl Pass<'_> {
     fn close(mut self, answered: bool) {
         if let Some(member) = self.0.take() {
-            if answered { member.breaker().succeeded() } else { member.breaker().failed(Instant::now()) }
+            if answered { member.breaker().succeeded() } else { member.breaker().failed(now()) }
         }
     }
 }
@@ -163,7 +168,7 @@ impl Pool {
     /// Has a payment verified by the first that gives an answer.
     pub async fn verify(&self, payment: &MatchedPayment, urls: &[Url]) -> Result<(Arc<Member>, Address), Refusal> {
         for member in self.candidates(payment, urls) {
-            if !member.breaker().enter(Instant::now()) {
+            if !member.breaker().enter(now()) {
                 continue;
             }
             let pass = Pass(Some(&member));

@@ -4,7 +4,7 @@
 //! doubt. A refusal does not: "nonce already used" may be our own first attempt.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -44,7 +44,7 @@ struct Turn {
 
 /// What an earlier run left open, until each was looked at once.
 struct FirstLook {
-    left: HashSet<ReplayKey>,
+    left: BTreeSet<ReplayKey>,
     until: Instant,
     done: watch::Sender<bool>,
 }
@@ -60,7 +60,7 @@ impl FirstLook {
     /// Time is up: the rest is next in line, and its rows say so.
     fn give_up(&mut self, core: &Weak<Core>) {
         tracing::warn!(left = self.left.len(), "payments of an earlier run are still unknown; they are asked about in the background");
-        for key in self.left.drain() {
+        for key in std::mem::take(&mut self.left) {
             remember(core, key, Instant::now());
         }
         self.done.send_replace(true);
@@ -84,7 +84,9 @@ pub(crate) async fn run(
     let mut asking = FuturesUnordered::new();
     loop {
         let next = due.first_key_value().map(|((at, _), _)| *at).filter(|_| asking.len() < MAX_AT_ONCE);
+        // In this order, so that a simulation can be replayed; none of them is ready without end.
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             case = cases.recv() => {
                 let Some(case) = case else { return };

@@ -1,7 +1,7 @@
 //! A facilitator somewhere else: `POST /verify`, `POST /settle`, `GET /supported`.
 //! Source: x402 v2 section 7, and how real facilitators differ from it.
 
-mod answer;
+pub(crate) mod answer;
 #[cfg(test)]
 mod answer_tests;
 mod client;

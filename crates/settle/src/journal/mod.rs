@@ -24,6 +24,8 @@ use obol_x402::ReplayKey;
 use tokio::sync::oneshot;
 
 pub(crate) use command::{Change, Hold, WriteError};
+#[cfg(fuzzing)]
+pub(crate) use row::key_from_bytes;
 pub(crate) use row::{Ask, Row, key_bytes, key_from_hex, key_hex};
 pub(crate) use store::now_ms;
 
@@ -40,6 +42,9 @@ pub(crate) struct Journal {
     store: Arc<Store>,
     archive: Archive,
     commands: mpsc::Sender<Command>,
+    /// Wakes a simulated writer.
+    #[cfg(feature = "sim")]
+    bell: Option<Arc<tokio::sync::Notify>>,
 }
 
 impl Journal {
@@ -58,7 +63,26 @@ impl Journal {
             .name("obol-journal".to_owned())
             .spawn(move || writer::run(&writer_store, &inbox))
             .map_err(|error| OpenError::Journal { path: path.to_owned(), cause: error.to_string() })?;
-        Ok((Self { store, archive: Archive::beside(path), commands }, unknown))
+        let journal = Self {
+            store,
+            archive: Archive::beside(path),
+            commands,
+            #[cfg(feature = "sim")]
+            bell: None,
+        };
+        Ok((journal, unknown))
+    }
+
+    /// Opens what a simulated host has, with a writer that is a task of this runtime.
+    #[cfg(feature = "sim")]
+    pub fn open_simulated(path: &Path, host: &Arc<dyn crate::sim::Host>) -> Result<(Self, Vec<(ReplayKey, Row)>), OpenError> {
+        let disk = Arc::clone(host);
+        let store = Arc::new(Store::open(path, Box::new(move || disk.open(&store::builder())))?);
+        let unknown = store.restart().map_err(|error| store::storage_error(path, error))?;
+        let (commands, inbox) = mpsc::channel();
+        let bell = Arc::new(tokio::sync::Notify::new());
+        tokio::spawn(writer::run_simulated(Arc::clone(&store), inbox, Arc::clone(&bell), Arc::clone(host)));
+        Ok((Self { store, archive: Archive::beside(path), commands, bell: Some(bell) }, unknown))
     }
 
     /// The row of a payment, as last committed. Reads a few cached pages; never waits for a write.
@@ -136,6 +160,10 @@ impl Journal {
     fn send(&self, command: Command) {
         if self.commands.send(command).is_err() {
             tracing::error!("the journal's writer is gone; the state on disk is resolved at the next start");
+        }
+        #[cfg(feature = "sim")]
+        if let Some(bell) = &self.bell {
+            bell.notify_one();
         }
     }
 }

@@ -45,9 +45,16 @@ pub(super) struct Store {
     opener: Opener,
 }
 
+/// How the file is opened.
+pub(super) fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(16 << 20).set_check_integrity_on_open(true);
+    builder
+}
+
 pub(super) fn opener(path: &Path) -> Opener {
     let path = path.to_owned();
-    Box::new(move || Builder::new().set_cache_size(16 << 20).set_check_integrity_on_open(true).create(&path))
+    Box::new(move || builder().create(&path))
 }
 
 /// Creates the file for its owner only, and its folder, durably. It is made whole under another name
@@ -295,6 +302,10 @@ fn parse(value: &[u8]) -> Result<Row, redb::Error> {
 }
 
 pub(crate) fn now_ms() -> u64 {
+    #[cfg(feature = "sim")]
+    if let Some(now) = crate::sim::now_ms() {
+        return now;
+    }
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -21,24 +21,56 @@ pub(super) fn run(store: &Store, inbox: &Receiver<Command>) {
     // the disk refuses them nothing new is accepted: the list is bounded by the work in progress.
     let mut backlog = Vec::new();
     loop {
-        let (mut batch, gone) = next_batch(&mut backlog, inbox);
+        let (batch, gone) = next_batch(&mut backlog, inbox);
         if batch.is_empty() && gone {
             return;
         }
-        match store.apply(&mut batch) {
-            Ok(results) => batch.into_iter().zip(results).for_each(|(command, result)| settle(command, result)),
-            Err(error) => {
-                tracing::error!(%error, commands = batch.len(), "the journal cannot be written");
-                backlog = batch.into_iter().filter_map(postpone).collect();
-                store.reopen();
-                if gone {
-                    tracing::error!(
-                        facts = backlog.len(),
-                        "the journal closes with unwritten facts; they are asked about at the next start"
-                    );
-                    return;
-                }
-            }
+        let failed;
+        (backlog, failed) = commit(store, batch);
+        if failed && gone {
+            tracing::error!(facts = backlog.len(), "the journal closes with unwritten facts; they are asked about at the next start");
+            return;
+        }
+    }
+}
+
+/// Commits a batch and answers it; returns what must be tried again, and whether the disk failed.
+fn commit(store: &Store, mut batch: Vec<Command>) -> (Vec<Command>, bool) {
+    match store.apply(&mut batch) {
+        Ok(results) => {
+            batch.into_iter().zip(results).for_each(|(command, result)| settle(command, result));
+            (Vec::new(), false)
+        }
+        Err(error) => {
+            tracing::error!(%error, commands = batch.len(), "the journal cannot be written");
+            let backlog = batch.into_iter().filter_map(postpone).collect();
+            store.reopen();
+            (backlog, true)
+        }
+    }
+}
+
+/// The same as a task: what queues up during a commit's latency is committed with it. The writer
+/// rests while `bell` is silent.
+#[cfg(feature = "sim")]
+pub(super) async fn run_simulated(
+    store: std::sync::Arc<Store>,
+    inbox: Receiver<Command>,
+    bell: std::sync::Arc<tokio::sync::Notify>,
+    host: std::sync::Arc<dyn crate::sim::Host>,
+) {
+    let mut backlog = Vec::new();
+    loop {
+        if backlog.is_empty() {
+            bell.notified().await;
+        } else {
+            drop(tokio::time::timeout(RETRY, bell.notified()).await);
+        }
+        tokio::time::sleep(host.commit_latency()).await;
+        let mut batch = std::mem::take(&mut backlog);
+        batch.extend(inbox.try_iter());
+        if !batch.is_empty() {
+            backlog = commit(&store, batch).0;
         }
     }
 }
