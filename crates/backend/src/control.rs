@@ -2,11 +2,13 @@
 //! over a Unix socket that only its owner can open.
 
 mod client;
+mod payments;
 mod server;
 
 pub use client::{Client, ControlError};
 use obol_offer::{OfferKind, OfferName, OfferStatus};
 use obol_settle::{CashierStats, FacilitatorHealth};
+pub use obol_settle::{PaymentPage, PaymentQuery, PaymentRecord, PaymentState};
 use obol_stackdir::Diagnostic;
 use serde::{Deserialize, Serialize};
 

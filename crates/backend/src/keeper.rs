@@ -62,6 +62,8 @@ pub(crate) struct Report {
     pub(crate) warnings: Vec<String>,
 }
 
+type Announce = Box<dyn Fn(&[Url]) + Send>;
+
 pub(crate) struct Keeper {
     dir: StackDir,
     tree: Tree,
@@ -72,7 +74,7 @@ pub(crate) struct Keeper {
     prober: Prober,
     targets: BTreeMap<Key, (Arc<OfferState>, Option<Target>)>,
     /// Told which facilitators an offer names when it comes or changes.
-    announce: Box<dyn Fn(&[Url]) + Send>,
+    announce: Announce,
     dirty: BTreeSet<Change>,
     /// When `dirty` is looked at.
     debounce: Option<Instant>,

@@ -88,6 +88,7 @@ impl Node {
         let answers = Arc::new(Control {
             keeper: events.clone(),
             play,
+            cashier: cashier.clone(),
             shutdown: ending.clone(),
             describe: describe(&config, addresses, table.clone(), cashier.clone(), ending.clone()),
         });

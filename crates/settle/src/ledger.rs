@@ -40,10 +40,12 @@ impl Cashier {
     }
 }
 
+/// Reads what is true now: facts on their way to the disk are waited for, if it takes them.
 async fn blocking<T: Send + 'static>(
     journal: Journal,
     work: impl FnOnce(&Journal) -> Result<T, ListError> + Send + 'static,
 ) -> Result<T, ListError> {
+    let _ = journal.flush().await;
     let done = tokio::task::spawn_blocking(move || work(&journal)).await;
     done.unwrap_or_else(|error| Err(ListError::Journal(error.to_string())))
 }

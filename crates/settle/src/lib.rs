@@ -33,6 +33,7 @@ pub use chain::{ChainFinding, ChainView, ChainViews};
 pub use config::{Archiving, CashierConfig, OpenError, Recovery, Secret};
 pub use facilitator::{Facilitator, Receipt, SettleOutcome, VerifyOutcome};
 pub use http::client as http_client;
+pub use obol_payment::State as PaymentState;
 pub use permit::{Captured, Delivery, PaymentPermit};
 pub use pool::FacilitatorHealth;
 pub use record::{ListError, PaymentPage, PaymentQuery, PaymentRecord};

@@ -21,13 +21,16 @@ pub struct PaymentRecord {
     /// Network by name, by CAIP-2 id when the name is not known.
     pub network: String,
     /// Token contract.
+    #[serde(serialize_with = "checksummed")]
     pub asset: Address,
     /// Ticker of the token, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub symbol: Option<String>,
     /// Who pays.
+    #[serde(serialize_with = "checksummed")]
     pub payer: Address,
     /// Who is paid.
+    #[serde(serialize_with = "checksummed")]
     pub pay_to: Address,
     /// Atomic units.
     pub amount: Amount,
@@ -53,6 +56,11 @@ pub struct PaymentRecord {
     /// When the facilitator is asked again, while the outcome is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
     pub next_attempt: Option<OffsetDateTime>,
+}
+
+/// With the capitals of ERC-55, as in the key.
+fn checksummed<S: serde::Serializer>(address: &Address, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(address)
 }
 
 impl PaymentRecord {

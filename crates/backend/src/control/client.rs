@@ -10,7 +10,9 @@ use obol_stackdir::Dirs;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
-use super::{MintRequest, NodeStatus, OfferView, Problem, SOCKET, SandboxBalance, SyncRequest, SyncResult};
+use super::{
+    MintRequest, NodeStatus, OfferView, PaymentPage, PaymentQuery, Problem, SOCKET, SandboxBalance, SyncRequest, SyncResult, payments,
+};
 
 /// Largest answer we read: ten thousand offers fit many times over.
 const MAX_ANSWER: usize = 256 * 1024 * 1024;
@@ -116,6 +118,23 @@ impl Client {
     /// [`ControlError`].
     pub async fn observed(&self) -> Result<Vec<PlanItem>, ControlError> {
         self.get("/v1/observed").await
+    }
+
+    /// Payments of the journal, the newest first, a page at a time.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn payments(&self, query: &PaymentQuery) -> Result<PaymentPage, ControlError> {
+        self.get(&format!("/v1/payments?{}", payments::render(query))).await
+    }
+
+    /// Payments of the journal and the archives in no particular order, a page at a time. One that
+    /// is archived meanwhile may come twice.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn export(&self, query: &PaymentQuery) -> Result<PaymentPage, ControlError> {
+        self.get(&format!("/v1/payments/export?{}", payments::render(query))).await
     }
 
     /// Asks the node to finish what it has begun and to end.

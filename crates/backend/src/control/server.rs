@@ -6,11 +6,12 @@ use hyper::{Method, Request, Response, StatusCode, body::Incoming, header, servi
 use hyper_util::rt::{TokioIo, TokioTimer};
 use obol_offer::{Address, ConditionKind, ConditionStatus, OfferName};
 use obol_sandbox::SandboxError;
+use obol_settle::Cashier;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixListener, sync::oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{MintRequest, NodeStatus, OfferView, Problem, SandboxBalance, SyncRequest, SyncResult};
+use super::{MintRequest, NodeStatus, OfferView, Problem, SandboxBalance, SyncRequest, SyncResult, payments};
 use crate::{
     keeper::{Command, Event, Report},
     play::PlayMoney,
@@ -25,18 +26,19 @@ const FIRST_PROBE: Duration = Duration::from_millis(1500);
 pub(crate) struct Control {
     pub(crate) keeper: std::sync::mpsc::Sender<Event>,
     pub(crate) play: Arc<PlayMoney>,
+    pub(crate) cashier: Cashier,
     /// Ends the node.
     pub(crate) shutdown: CancellationToken,
     /// The parts of the status that do not change, and whether the node is ready.
     pub(crate) describe: Box<dyn Fn(Report) -> NodeStatus + Send + Sync>,
 }
 
-struct Refused(StatusCode, Problem);
+pub(super) struct Refused(pub(super) StatusCode, pub(super) Problem);
 
-type Answer = Result<Vec<u8>, Refused>;
+pub(super) type Answer = Result<Vec<u8>, Refused>;
 
 impl Refused {
-    fn new(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
+    pub(super) fn new(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
         Self(status, Problem { code: code.to_owned(), message: message.into() })
     }
 }
@@ -121,6 +123,7 @@ impl Control {
                 self.shutdown.cancel();
                 json(&serde_json::json!({}))
             }
+            (&Method::GET, ["v1", "payments", rest @ ..]) => payments::answer(&self.cashier, rest, request.uri().query()).await,
             (&Method::GET, ["v1", "sandbox", "balance", address]) => {
                 let address = address.parse().map_err(|_| Refused::new(StatusCode::BAD_REQUEST, "address", "no address"))?;
                 json(&self.balance(address).await?)
@@ -181,7 +184,7 @@ fn unknown(name: &str) -> Refused {
     Refused::new(StatusCode::NOT_FOUND, "offer_unknown", format!("there is no offer `{name}`"))
 }
 
-fn json(value: &impl Serialize) -> Answer {
+pub(super) fn json(value: &impl Serialize) -> Answer {
     serde_json::to_vec(value).map_err(|error| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "encoding", error.to_string()))
 }
 

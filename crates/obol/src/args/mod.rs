@@ -2,6 +2,7 @@
 
 mod more;
 mod pay;
+mod payments;
 mod sell;
 mod stack;
 
@@ -9,6 +10,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 pub use more::{CompletionsArgs, DiffArgs, QuickstartArgs, SandboxCommand, SchemaArgs, SchemaWhat};
 pub use pay::PayArgs;
+pub use payments::{ExportArgs, ExportFormat, PaymentsCommand, PaymentsListArgs, PaymentsShowArgs};
 pub use sell::{DeleteArgs, EditArgs, SellCommand, SellHttpArgs, StartArgs, StatusArgs, StopArgs, TestArgs};
 pub use stack::{InitArgs, InstallServiceArgs, LogFormat, PurgeArgs, StackCommand, UpArgs};
 
@@ -84,6 +86,9 @@ pub enum Command {
     Diff(DiffArgs),
     /// Do a paid request, like curl with a wallet
     Pay(PayArgs),
+    /// Look up what was paid, what is unknown, and what is owed
+    #[command(subcommand)]
+    Payments(PaymentsCommand),
     /// Play money for trying things out
     #[command(subcommand)]
     Sandbox(SandboxCommand),

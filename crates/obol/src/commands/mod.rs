@@ -5,6 +5,7 @@ mod context;
 mod diff;
 mod outcome;
 mod pay;
+mod payments;
 mod quickstart;
 mod sandbox;
 mod schema;
@@ -42,6 +43,7 @@ pub async fn run(cli: Cli, printer: &Printer) -> Result<Exit, Error> {
         Command::Stack(command) => stack(command, cli.verbose, printer).await,
         Command::Diff(args) => diff::run(&args, printer).await,
         Command::Pay(args) => pay::run(args, printer).await,
+        Command::Payments(command) => payments::run(command, printer).await,
         Command::Sandbox(command) => sandbox::run(command, printer).await,
         Command::Completions(args) => completions::run(&args, printer),
         Command::Schema(args) => schema::run(&args, printer),

@@ -116,11 +116,16 @@ fn human(status: &Status) -> String {
 
 /// What the node's facilitators and payments need a person for.
 fn troubles(node: &serde_json::Value) -> Vec<String> {
-    let sick = node["facilitators"].as_array().into_iter().flatten().filter(|f| f["healthy"] == false);
+    let facilitators = node.get("facilitators").and_then(|list| list.as_array()).into_iter().flatten();
+    let sick = facilitators.filter(|f| f.get("healthy").is_some_and(|healthy| healthy == false));
     let mut list: Vec<String> = sick
-        .map(|f| format!("facilitator {} does not answer ({} failures in a row)", f["id"].as_str().unwrap_or_default(), f["failures"]))
+        .map(|f| {
+            let id = f.get("id").and_then(|id| id.as_str()).unwrap_or_default();
+            let failures = f.get("failures").and_then(serde_json::Value::as_u64).unwrap_or_default();
+            format!("facilitator {id} does not answer ({failures} failures in a row)")
+        })
         .collect();
-    if let Some(unknown) = node["payments"]["unknown"].as_u64().filter(|n| *n > 0) {
+    if let Some(unknown) = node.pointer("/payments/unknown").and_then(serde_json::Value::as_u64).filter(|n| *n > 0) {
         list.push(format!("{unknown} payments of unknown outcome; see `obol payments list --state unknown`"));
     }
     list

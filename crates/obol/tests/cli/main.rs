@@ -5,5 +5,6 @@ mod files;
 mod help;
 mod kill;
 mod node;
+mod payments;
 mod refusals;
 mod support;

@@ -1,0 +1,195 @@
+//! `obol payments`: asks the node that has the journal; never opens it.
+
+mod csv;
+mod when;
+
+use std::collections::{BTreeMap, HashSet};
+
+use obol_backend::control::{Client, PaymentPage, PaymentQuery, PaymentRecord, PaymentState};
+use serde_json::json;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::{
+    args::{ExportArgs, ExportFormat, PaymentsCommand, PaymentsListArgs, PaymentsShowArgs},
+    commands::context::Context,
+    error::{Error, Problem},
+    exit::Exit,
+    printer::{Printer, table},
+};
+
+/// Lists, shows or exports.
+pub async fn run(command: PaymentsCommand, printer: &Printer) -> Result<Exit, Error> {
+    match command {
+        PaymentsCommand::List(args) => list(&args, printer).await,
+        PaymentsCommand::Show(args) => show(&args, printer).await,
+        PaymentsCommand::Export(args) => export(&args, printer).await,
+        PaymentsCommand::Owed => owed(printer).await,
+    }
+}
+
+fn refused(code: &'static str, what: &str, value: &str, fix: String, at: &str) -> Error {
+    let shown: String = value.chars().take(80).collect();
+    Error::Refused(vec![Problem::new(code, format!("`{shown}` is no {what}"), fix).at(at)])
+}
+
+async fn list(args: &PaymentsListArgs, printer: &Printer) -> Result<Exit, Error> {
+    let state = |text: &String| {
+        let words = || PaymentState::ALL.map(PaymentState::code).join(", ");
+        let known = PaymentState::ALL.into_iter().find(|state| state.code() == text);
+        known.ok_or_else(|| refused("state", "state of a payment", text, format!("write one of {}", words()), "--state"))
+    };
+    let offer = args.offer.as_ref().map(|name| {
+        name.parse().map_err(|_| refused("offer_name", "offer's name", name, "type `obol sell list` for the names".into(), "--offer"))
+    });
+    let payer = args
+        .payer
+        .as_ref()
+        .map(|text| text.parse().map_err(|_| refused("address", "address", text, "write 0x and 40 hex digits".into(), "--payer")));
+    let query = PaymentQuery {
+        states: args.state.iter().map(state).collect::<Result<_, _>>()?,
+        offer: offer.transpose()?,
+        payer: payer.transpose()?,
+        since: when::parse(args.since.as_deref(), "--since")?,
+        limit: args.limit.into(),
+        cursor: args.cursor.clone(),
+        ..PaymentQuery::default()
+    };
+    let page = Context::open()?.need_node().await?.payments(&query).await?;
+    printer.data(&page, || listed(&page.payments));
+    if let Some(next) = page.next.as_ref().filter(|_| printer.is_human()) {
+        printer.hint(&format!("there are more: add --cursor {next}"));
+    }
+    Ok(Exit::Done)
+}
+
+fn listed(payments: &[PaymentRecord]) -> String {
+    if payments.is_empty() {
+        return "no payments".to_owned();
+    }
+    table(
+        ["time", "offer", "state", "amount", "network", "payer", "payment", "transaction"],
+        payments.iter().map(|payment| {
+            [
+                moment(payment.created),
+                payment.offer.to_string(),
+                payment.state.to_string(),
+                amount(payment),
+                payment.network.clone(),
+                payment.payer.to_string(),
+                short(nonce(payment)),
+                payment.transaction.as_deref().map_or_else(|| "-".to_owned(), short),
+            ]
+        }),
+    )
+}
+
+/// `0.001 USDC`; atomic units where the token is not known.
+fn amount(payment: &PaymentRecord) -> String {
+    match (&payment.amount_decimal, &payment.symbol) {
+        (Some(amount), Some(symbol)) => format!("{amount} {symbol}"),
+        _ => format!("{} of {}", payment.amount, payment.asset),
+    }
+}
+
+fn nonce(payment: &PaymentRecord) -> &str {
+    payment.key.rsplit('/').next().unwrap_or_default()
+}
+
+fn short(hash: &str) -> String {
+    hash.chars().take(12).collect()
+}
+
+fn moment(time: OffsetDateTime) -> String {
+    time.replace_nanosecond(0).ok().and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
+}
+
+async fn show(args: &PaymentsShowArgs, printer: &Printer) -> Result<Exit, Error> {
+    if args.key.len() < 4 {
+        return Err(refused("payment_key", "payment's key", &args.key, "write at least 4 characters of it".into(), "KEY"));
+    }
+    let node = Context::open()?.need_node().await?;
+    let found = all(&node, PaymentQuery { find: Some(args.key.clone()), ..PaymentQuery::default() }).await?;
+    match found.as_slice() {
+        [payment] => {
+            printer.data(payment, || details(payment));
+            Ok(Exit::Done)
+        }
+        [] => Err(Error::failed("payment_unknown", "there is no such payment", "type `obol payments list`")),
+        several => {
+            let keys: Vec<_> = several.iter().take(5).map(|payment| payment.key.as_str()).collect();
+            Err(Error::failed(
+                "payment_ambiguous",
+                format!("{} payments begin like that", several.len()),
+                format!("write more of it; they are {}", keys.join(", ")),
+            ))
+        }
+    }
+}
+
+fn details(payment: &PaymentRecord) -> String {
+    let atomic = format!("{} ({} atomic units)", amount(payment), payment.amount);
+    let lines = [
+        ("payment", Some(payment.key.clone())),
+        ("state", Some(format!("{}: {}", payment.state, payment.state.meaning()))),
+        ("offer", Some(payment.offer.to_string())),
+        ("amount", Some(atomic)),
+        ("network", Some(payment.network.clone())),
+        ("token", Some(payment.asset.to_string())),
+        ("payer", Some(payment.payer.to_string())),
+        ("paid to", Some(payment.pay_to.to_string())),
+        ("transaction", payment.transaction.clone()),
+        ("reason", payment.reason.clone()),
+        ("facilitator", Some(payment.facilitator.clone())),
+        ("first seen", Some(moment(payment.created))),
+        ("changed", Some(moment(payment.updated))),
+        ("asked again", payment.next_attempt.map(moment)),
+    ];
+    let lines = lines.into_iter().filter_map(|(name, value)| value.map(|value| format!("{name:<12} {}", crate::printer::clean(&value))));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Every payment of a query, archived ones too, the oldest first and each once.
+async fn all(node: &Client, query: PaymentQuery) -> Result<Vec<PaymentRecord>, Error> {
+    let (mut payments, mut seen) = (Vec::new(), HashSet::new());
+    let mut query = PaymentQuery { limit: PaymentQuery::MAX_LIMIT, ..query };
+    loop {
+        let PaymentPage { payments: page, next } = node.export(&query).await?;
+        payments.extend(page.into_iter().filter(|payment| seen.insert(payment.key.clone())));
+        query.cursor = next;
+        if query.cursor.is_none() {
+            payments.sort_by(|a, b| (a.created, &a.key).cmp(&(b.created, &b.key)));
+            return Ok(payments);
+        }
+    }
+}
+
+async fn export(args: &ExportArgs, printer: &Printer) -> Result<Exit, Error> {
+    let since = when::parse(args.since.as_deref(), "--since")?;
+    let until = when::parse(args.until.as_deref(), "--until")?;
+    let node = Context::open()?.need_node().await?;
+    let payments = all(&node, PaymentQuery { since, until, ..PaymentQuery::default() }).await?;
+    let text = match args.format {
+        ExportFormat::Csv => csv::render(&payments),
+        ExportFormat::Json => serde_json::to_string_pretty(&payments).unwrap_or_default() + "\n",
+    };
+    // A reader that has gone away is no error of ours.
+    let _ = printer.bytes(text.as_bytes());
+    Ok(Exit::Done)
+}
+
+async fn owed(printer: &Printer) -> Result<Exit, Error> {
+    let node = Context::open()?.need_node().await?;
+    let payments = all(&node, PaymentQuery { states: vec![PaymentState::Owed], ..PaymentQuery::default() }).await?;
+    let mut totals: BTreeMap<(String, String), obol_offer::Amount> = BTreeMap::new();
+    for payment in &payments {
+        let total = totals.entry((payment.network.clone(), payment.asset.to_string())).or_default();
+        total.0 = total.0.saturating_add(payment.amount.0);
+    }
+    let totals: Vec<_> =
+        totals.iter().map(|((network, asset), amount)| json!({ "network": network, "asset": asset, "amount": amount })).collect();
+    printer.data(&json!({ "payments": payments, "totals": totals }), || listed(&payments));
+    if printer.is_human() && !payments.is_empty() {
+        printer.hint("each was paid and its answer did not reach the buyer; send the amount back to the payer, from your own wallet");
+    }
+    Ok(Exit::Done)
+}
