@@ -7,7 +7,7 @@ use base64::{
 };
 use serde_json::value::RawValue;
 
-use crate::{claim::Claim, quote::truncate};
+use crate::{claim::Claim, keys, quote::truncate};
 
 /// Longest payment header in bytes.
 pub const MAX_HEADER_BYTES: usize = 16 * 1024;
@@ -125,6 +125,7 @@ pub fn decode(headers: &PaymentHeaders<'_>) -> Result<Option<Payment>, DecodeErr
         2 => Version::V2,
         other => return Err(DecodeError::Version(other)),
     };
+    keys::check(&text)?;
     let claim = Claim::parse(&text, version)?;
     let raw = RawValue::from_string(text).map_err(DecodeError::malformed)?;
     Ok(Some(Payment { version, raw, claim }))

@@ -7,6 +7,7 @@
 mod claim;
 mod decode;
 pub mod eip3009;
+mod keys;
 mod matching;
 mod quote;
 mod receipt;
