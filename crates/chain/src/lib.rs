@@ -8,6 +8,8 @@ mod account;
 mod config;
 mod error;
 mod facilitator;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod job;
 mod key;
 mod proof;

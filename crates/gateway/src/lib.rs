@@ -11,6 +11,8 @@ mod connection;
 mod fingerprint;
 mod forward;
 mod framing;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod headers;
 mod limits;
 mod metrics;

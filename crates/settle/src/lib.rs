@@ -11,6 +11,8 @@ mod claims;
 mod config;
 mod doubts;
 mod facilitator;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod http;
 mod journal;
 mod ledger;

@@ -36,7 +36,7 @@ struct Kind {
 
 impl Kinds {
     /// Reads an answer; entries that we do not understand are left out.
-    fn parse(body: &[u8]) -> Result<Self, String> {
+    pub fn parse(body: &[u8]) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Answer {
             kinds: Vec<serde_json::Value>,

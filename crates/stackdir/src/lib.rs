@@ -10,6 +10,8 @@ mod diagnostic;
 mod dirs;
 mod edit;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod generated;
 mod init;
 mod lock;

@@ -5,6 +5,8 @@
 //! could see it, so the guard stands in front of it, as a reader. Sources: RFC 9112 §§2.2, 3, 5, 6, 7.
 
 mod chunked;
+#[cfg(fuzzing)]
+pub(crate) mod cut;
 mod guard;
 mod head;
 mod parser;

@@ -52,6 +52,12 @@ impl Parser {
         matches!(self.state, State::Length(_) | State::Chunked(_))
     }
 
+    /// Whether it has stopped cutting.
+    #[cfg(fuzzing)]
+    pub(super) fn is_raw(&self) -> bool {
+        matches!(self.state, State::Raw)
+    }
+
     /// How many of `bytes` may pass. The rest is the start of a head: present it again, with more.
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
         let mut at = 0;

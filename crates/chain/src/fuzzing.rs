@@ -1,0 +1,31 @@
+//! What the fuzz targets reach of this crate. Exists only under `--cfg fuzzing`.
+
+use alloy_primitives::{Bytes, U64, U256};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{
+    Expected, RpcError,
+    proof::Verdict,
+    rpc::read_answer,
+    wire::{Block, Log, TransactionReceipt},
+};
+
+/// Reads a node's answer as everything that is ever asked for; whether it is a receipt that proves
+/// the expected transfer.
+///
+/// # Errors
+/// [`RpcError`] when it is no answer.
+pub fn answer(status: u16, body: &[u8], id: u64, expected: &Expected) -> Result<bool, RpcError> {
+    fn read<T: DeserializeOwned>(value: &Value) -> Option<T> {
+        serde_json::from_value(value.clone()).ok()
+    }
+    let value = read_answer(status, body, id)?;
+    let block: Option<Block> = read(&value);
+    let _ = block.map(|block| (block.number(), block.timestamp()));
+    let _: (Option<Vec<Log>>, Option<Bytes>, Option<U64>, Option<U256>) = (read(&value), read(&value), read(&value), read(&value));
+    Ok(read::<TransactionReceipt>(&value).is_some_and(|receipt| {
+        let _ = receipt.block();
+        expected.judge(&receipt) == Verdict::Ours
+    }))
+}
