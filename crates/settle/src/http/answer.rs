@@ -60,6 +60,7 @@ pub(crate) fn settle(status: u16, body: &[u8], payment: &MatchedPayment) -> Sett
         (Some(Value::Bool(false)), None) if status >= 500 || reason.starts_with("unexpected") || reason == "settlement_pending" => {
             unknown(&format!("failure of the facilitator: {reason}"))
         }
+        (Some(Value::Bool(false)), None) if !is_silent(json.get("transaction")) => unknown(&format!("failure with an odd transaction: {reason}")),
         (Some(Value::Bool(false)), None) => SettleOutcome::Refused { reason },
         _ => unknown("`success` is not true or false"),
     }
@@ -83,6 +84,15 @@ fn receipt(status: u16, json: &Map<String, Value>, hash: &str, payment: &Matched
         Some(_) => return Err("success with an amount that is none"),
     };
     Ok(Receipt { transaction: hash.to_owned(), payer, amount })
+}
+
+/// Whether nothing stands where a transaction would. What cannot be read may still be one.
+fn is_silent(transaction: Option<&Value>) -> bool {
+    match transaction {
+        None | Some(Value::Null) => true,
+        Some(Value::String(text)) => matches!(text.trim(), "" | "0x"),
+        Some(_) => false,
+    }
 }
 
 fn is_success(status: u16) -> bool {
