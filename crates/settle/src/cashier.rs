@@ -15,14 +15,13 @@ use tokio_util::{
 
 use crate::{
     CashierConfig, CashierStats, ChainViews, FacilitatorHealth, OpenError, PaymentPermit, Refusal,
-    claims::{Claim, ClaimKey, Claims},
+    claims::{Claim, ClaimKey, Claims, Taken},
     doubts::Doubts,
     http,
     journal::{Journal, Row, WriteError},
     ledger,
     pool::Pool,
     recovery,
-    refusal::Known,
     stats::Counters,
     supported::Supported,
 };
@@ -44,6 +43,7 @@ pub(crate) struct Core {
     pub counters: Arc<Counters>,
     pub tasks: TaskTracker,
     pub settle_timeout: Duration,
+    hold: Duration,
     pub chains: ChainViews,
     /// To the recovery task.
     pub ask_again: mpsc::UnboundedSender<recovery::Case>,
@@ -75,6 +75,7 @@ impl Cashier {
         let stop = CancellationToken::new();
         let supported = Supported::open(&config.journal, stop.clone());
         let (ask_again, cases) = mpsc::unbounded_channel();
+        let hold = config.hold;
         let (settle_timeout, policy, first_look) = (config.settle_timeout, config.recovery, config.first_look);
         let core = Arc::new(Core {
             journal,
@@ -84,6 +85,7 @@ impl Cashier {
             counters: Arc::default(),
             tasks: TaskTracker::new(),
             settle_timeout,
+            hold,
             ask_again,
             claims: Arc::default(),
         });
@@ -173,10 +175,13 @@ impl Core {
     ) -> Result<PaymentPermit, Refusal> {
         let key = payment.replay_key();
         let signed = payment.local_check == LocalCheck::SignedByPayer;
-        let taken = |known: Option<Box<Known>>| known.and_then(|known| known.refusal(fingerprint)).unwrap_or(Refusal::InProgress);
+        let taken = |taken: Taken| match taken {
+            Taken::Known(known) => known.refusal(fingerprint).unwrap_or(Refusal::InProgress),
+            Taken::Same(_) | Taken::Other => Refusal::InProgress,
+        };
 
         let first = if signed { ClaimKey::Replay(key) } else { ClaimKey::Payload(payment.payload_digest) };
-        let mut claim: Claim = self.claims.claim(first).map_err(taken)?;
+        let mut claim: Claim = self.claim(first, fingerprint).await.map_err(taken)?;
         // A payload that only the facilitator can check says nothing yet about its payer, unless it
         // is the very one that was seen before.
         let seen = self.journal.read(&key).map_err(|_| Refusal::JournalUnavailable)?;
@@ -199,10 +204,27 @@ impl Core {
         self.refuse_in_doubt(&payment, fingerprint)?;
         let row = Row::new(offer, member.facilitator.id(), fingerprint, &payment);
         let reservation = self.journal.reserve(key, row, claim).await.map_err(|error| match error {
-            WriteError::Conflict(row) => taken(Some(Box::new(row.known()))),
+            WriteError::Conflict(row) => taken(Taken::Known(Box::new(row.known()))),
             WriteError::Unavailable | WriteError::Illegal => Refusal::JournalUnavailable,
         })?;
         Ok(PaymentPermit::new(Arc::clone(self), payment, member, fingerprint, reservation))
+    }
+
+    /// Claims a payment. While it is worked on for the very same request, its end is waited for,
+    /// within bounds: a buyer who retries wants what the first try gets.
+    async fn claim(&self, key: ClaimKey, fingerprint: B256) -> Result<Claim, Taken> {
+        let until = tokio::time::Instant::now() + self.hold;
+        loop {
+            match self.claims.claim(key, fingerprint) {
+                Err(Taken::Same(mut over)) => {
+                    // Nothing is ever sent: it closes.
+                    if tokio::time::timeout_at(until, over.changed()).await.is_err() {
+                        return Err(Taken::Same(over));
+                    }
+                }
+                done => return done,
+            }
+        }
     }
 
     /// While one payment of a payer is unknown for a request, no second one is taken for it.

@@ -5,7 +5,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use obol_offer::B256;
 use obol_x402::ReplayKey;
+use tokio::sync::watch;
 
 use crate::refusal::Known;
 
@@ -18,37 +20,66 @@ pub(crate) enum ClaimKey {
     Payload([u8; 32]),
 }
 
-/// Payments being worked on. A value is what became of one, until the journal has it too.
+/// Payments being worked on.
 #[derive(Debug, Default)]
-pub(crate) struct Claims(Mutex<HashMap<ClaimKey, Option<Box<Known>>>>);
+pub(crate) struct Claims(Mutex<HashMap<ClaimKey, Work>>);
+
+/// One payment being worked on.
+#[derive(Debug)]
+struct Work {
+    fingerprint: B256,
+    /// What became of it, until the journal has it too.
+    known: Option<Box<Known>>,
+    /// Dropped when something is known, or nobody works on it any more. Made by the first that waits.
+    over: Option<watch::Sender<()>>,
+}
+
+/// Somebody else works on the payment.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    /// And this became of it.
+    Known(Box<Known>),
+    /// For the same request: its end can be waited for.
+    Same(watch::Receiver<()>),
+    /// For another request.
+    Other,
+}
 
 /// Held by the one that works on a payment; dropped when the journal can answer for it.
 #[derive(Debug)]
 pub(crate) struct Claim {
     claims: Arc<Claims>,
+    fingerprint: B256,
     keys: Vec<ClaimKey>,
 }
 
 impl Claims {
-    fn lock(&self) -> MutexGuard<'_, HashMap<ClaimKey, Option<Box<Known>>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ClaimKey, Work>> {
         // The map is whole between any two operations, so a panic elsewhere does not spoil it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self, key: ClaimKey) -> Result<(), Option<Box<Known>>> {
+    fn take(&self, key: ClaimKey, fingerprint: B256) -> Result<(), Taken> {
         match self.lock().entry(key) {
-            Entry::Occupied(taken) => Err(taken.get().clone()),
+            Entry::Occupied(mut taken) => {
+                let work = taken.get_mut();
+                Err(match &work.known {
+                    Some(known) => Taken::Known(known.clone()),
+                    None if work.fingerprint != fingerprint => Taken::Other,
+                    None => Taken::Same(work.over.get_or_insert_with(|| watch::Sender::new(())).subscribe()),
+                })
+            }
             Entry::Vacant(free) => {
-                free.insert(None);
+                free.insert(Work { fingerprint, known: None, over: None });
                 Ok(())
             }
         }
     }
 
-    /// Claims a payment; the error is what is known of it when somebody else has it.
-    pub fn claim(self: &Arc<Self>, key: ClaimKey) -> Result<Claim, Option<Box<Known>>> {
-        self.take(key)?;
-        Ok(Claim { claims: Arc::clone(self), keys: vec![key] })
+    /// Claims a payment for a request.
+    pub fn claim(self: &Arc<Self>, key: ClaimKey, fingerprint: B256) -> Result<Claim, Taken> {
+        self.take(key, fingerprint)?;
+        Ok(Claim { claims: Arc::clone(self), fingerprint, keys: vec![key] })
     }
 
     #[cfg(test)]
@@ -59,8 +90,8 @@ impl Claims {
 
 impl Claim {
     /// Claims a second key for the same payment.
-    pub fn add(&mut self, key: ClaimKey) -> Result<(), Option<Box<Known>>> {
-        self.claims.take(key)?;
+    pub fn add(&mut self, key: ClaimKey) -> Result<(), Taken> {
+        self.claims.take(key, self.fingerprint)?;
         self.keys.push(key);
         Ok(())
     }
@@ -69,7 +100,8 @@ impl Claim {
     pub fn tell(&self, known: &Known) {
         let mut claims = self.claims.lock();
         for key in &self.keys {
-            claims.insert(*key, Some(Box::new(known.clone())));
+            let known = Some(Box::new(known.clone()));
+            claims.insert(*key, Work { fingerprint: self.fingerprint, known, over: None });
         }
     }
 }
@@ -91,12 +123,12 @@ mod tests {
     fn one_claim_at_a_time_and_none_is_left_behind() {
         let claims = Arc::new(Claims::default());
         let key = ClaimKey::Payload([1; 32]);
-        let mut first = claims.claim(key).unwrap();
-        assert!(claims.claim(key).is_err());
+        let mut first = claims.claim(key, B256::ZERO).unwrap();
+        assert!(claims.claim(key, B256::ZERO).is_err());
         first.add(ClaimKey::Payload([2; 32])).unwrap();
         assert!(first.add(ClaimKey::Payload([2; 32])).is_err());
         drop(first);
         assert!(claims.is_empty());
-        assert!(claims.claim(key).is_ok());
+        assert!(claims.claim(key, B256::ZERO).is_ok());
     }
 }

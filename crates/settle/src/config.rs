@@ -26,6 +26,8 @@ pub struct CashierConfig {
     /// How long [`Cashier::recovered`](crate::Cashier::recovered) waits for the first look at what
     /// an earlier run left open.
     pub first_look: Duration,
+    /// How long a retry of a payment for the same request waits for the outcome of the first.
+    pub hold: Duration,
     /// When closed payments leave the journal.
     pub archiving: Archiving,
 }
@@ -43,6 +45,7 @@ impl CashierConfig {
             credentials: Vec::new(),
             recovery: Recovery::default(),
             first_look: Duration::from_secs(10),
+            hold: Duration::from_secs(30),
             archiving: Archiving::default(),
         }
     }

@@ -83,6 +83,7 @@ impl Shop {
         let mut cashier = CashierConfig::new(journal.path().join("journal"));
         cashier.local = vec![("base-sepolia", facilitator.clone())];
         cashier.recovery = Recovery { first: Duration::from_secs(3600), longest: Duration::from_secs(3600), tries: 1 };
+        cashier.hold = Duration::from_millis(300);
         let cashier = Cashier::open(cashier).await.unwrap();
         let table: TableHandle = Arc::new(ArcSwapOption::empty());
         let (public, admin) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());

@@ -286,3 +286,61 @@ async fn an_admission_that_is_dropped_leaves_no_claim() {
         until("it may be used again", async || admit(&cashier, payment(n)).await.is_ok()).await;
     }
 }
+
+/// A cashier that holds retries for as long as a test may take.
+async fn holding(folder: &std::path::Path, facilitator: &Arc<Scripted>) -> Cashier {
+    let local: Vec<(_, Arc<dyn Facilitator>)> = vec![(NETWORK, facilitator.clone())];
+    let hold = std::time::Duration::from_secs(60);
+    Cashier::open(CashierConfig { local, hold, ..config(folder) }).await.unwrap()
+}
+
+#[tokio::test]
+async fn retries_are_held_until_the_outcome_of_the_first_is_known() {
+    let (facilitator, gate) = Scripted::gated();
+    let dir = tempfile::tempdir().unwrap();
+    let cashier = holding(dir.path(), &facilitator).await;
+    let first = admit(&cashier, payment(1)).await.unwrap();
+    let retries: Vec<_> = (0..8)
+        .map(|_| {
+            let cashier = cashier.clone();
+            tokio::spawn(async move { admit(&cashier, payment(1)).await })
+        })
+        .collect();
+    let other = cashier.admit(&offer(), payment(1), &[], [8; 32]).await;
+    assert_eq!(other.unwrap_err(), Refusal::InProgress, "another request is not held");
+    let capture = tokio::spawn(first.capture());
+    facilitator.asked.notified().await;
+    assert!(retries.iter().all(|retry| !retry.is_finished()));
+    gate.add_permits(1);
+    for retry in retries {
+        assert_eq!(retry.await.unwrap().unwrap_err(), Refusal::AlreadyUsed(receipt()));
+    }
+    assert!(matches!(capture.await.unwrap(), Captured::Settled(..)));
+    assert_eq!(facilitator.settled.load(SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_held_retry_takes_over_when_the_first_gives_up() {
+    let (dir, facilitator) = (tempfile::tempdir().unwrap(), Scripted::new());
+    let cashier = holding(dir.path(), &facilitator).await;
+    let first = admit(&cashier, payment(1)).await.unwrap();
+    let retry = tokio::spawn({
+        let cashier = cashier.clone();
+        async move { admit(&cashier, payment(1)).await }
+    });
+    tokio::task::yield_now().await;
+    first.release().await;
+    let permit = retry.await.unwrap().unwrap();
+    assert!(matches!(permit.capture().await, Captured::Settled(..)));
+    assert_eq!(facilitator.settled.load(SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_retry_is_not_held_for_ever() {
+    let (dir, facilitator) = (tempfile::tempdir().unwrap(), Scripted::new());
+    let local: Vec<(_, Arc<dyn Facilitator>)> = vec![(NETWORK, facilitator.clone())];
+    let hold = std::time::Duration::from_millis(20);
+    let cashier = Cashier::open(CashierConfig { local, hold, ..config(dir.path()) }).await.unwrap();
+    let _first = admit(&cashier, payment(1)).await.unwrap();
+    assert_eq!(admit(&cashier, payment(1)).await.unwrap_err(), Refusal::InProgress);
+}

@@ -70,6 +70,7 @@ pub fn config(folder: &Path) -> CashierConfig {
         settle_timeout: Duration::from_secs(20),
         verify_timeout: Duration::from_secs(20),
         recovery: NEVER,
+        hold: Duration::ZERO,
         ..CashierConfig::new(folder.join("journal.redb"))
     }
 }
