@@ -127,7 +127,9 @@ impl Cashier {
         fingerprint: [u8; 32],
     ) -> Result<PaymentPermit, Refusal> {
         let started = Instant::now();
+        let key = payment.replay_key();
         let admitted = self.core.admit(offer, payment, facilitators, B256::from(fingerprint)).await;
+        let admitted = admitted.map_err(|refusal| self.core.replay(&key, refusal));
         let counters = &self.core.counters;
         counters.admit_took(started.elapsed());
         match &admitted {
@@ -135,6 +137,19 @@ impl Cashier {
             Err(refusal) => counters.refuse(refusal),
         }
         admitted
+    }
+
+    /// What became of a payment that cannot be admitted any more, because its time has passed:
+    /// `None` when it was never charged and never will be, so that another may be signed.
+    pub fn what_became_of(&self, payment: &MatchedPayment, fingerprint: [u8; 32]) -> Option<Refusal> {
+        let key = payment.replay_key();
+        if [ClaimKey::Replay(key), ClaimKey::Payload(payment.payload_digest)].iter().any(|key| self.core.claims.holds(key)) {
+            return Some(Refusal::InProgress);
+        }
+        let Ok(seen) = self.core.journal.read(&key) else { return Some(Refusal::JournalUnavailable) };
+        let signed = payment.local_check == LocalCheck::SignedByPayer;
+        let row = seen.filter(|row| signed || row.payload.0 == payment.payload_digest)?;
+        row.known().refusal(B256::from(fingerprint))
     }
 
     /// Waits until every settlement that was begun has an outcome in the journal.
@@ -208,6 +223,17 @@ impl Core {
             WriteError::Unavailable | WriteError::Illegal => Refusal::JournalUnavailable,
         })?;
         Ok(PaymentPermit::new(Arc::clone(self), payment, member, fingerprint, reservation))
+    }
+
+    /// The answer again, to whoever may have it and where it was kept.
+    fn replay(&self, key: &ReplayKey, refusal: Refusal) -> Refusal {
+        match refusal {
+            Refusal::AlreadyUsed(receipt) => match self.journal.answer(key) {
+                Some(answer) => Refusal::Answered { receipt, answer: Arc::new(answer) },
+                None => Refusal::AlreadyUsed(receipt),
+            },
+            other => other,
+        }
     }
 
     /// Claims a payment. While it is worked on for the very same request, its end is waited for,

@@ -82,6 +82,11 @@ impl Claims {
         Ok(Claim { claims: Arc::clone(self), fingerprint, keys: vec![key] })
     }
 
+    /// Whether somebody works on it.
+    pub fn holds(&self, key: &ClaimKey) -> bool {
+        self.lock().contains_key(key)
+    }
+
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.lock().is_empty()

@@ -26,6 +26,7 @@ mod refusal;
 #[doc(hidden)]
 pub mod sim;
 mod stats;
+mod stored;
 mod supported;
 #[cfg(test)]
 mod test_payment;
@@ -41,3 +42,4 @@ pub use pool::FacilitatorHealth;
 pub use record::{ListError, PaymentPage, PaymentQuery, PaymentRecord};
 pub use refusal::Refusal;
 pub use stats::CashierStats;
+pub use stored::StoredAnswer;

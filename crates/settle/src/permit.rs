@@ -8,7 +8,7 @@ use obol_x402::{MatchedPayment, ReplayKey};
 use tokio::sync::oneshot;
 
 use crate::{
-    Receipt, SettleOutcome,
+    Receipt, SettleOutcome, StoredAnswer,
     cashier::Core,
     journal::{Ask, Change, Journal, Reservation},
     pool::Member,
@@ -72,14 +72,20 @@ impl PaymentPermit {
 
     /// Takes the money: journal `settling`, ask the facilitator that verified, journal the outcome.
     /// Runs in a task of its own, so that a buyer who leaves does not cut a settlement short.
-    pub async fn capture(mut self) -> Captured {
+    pub async fn capture(self) -> Captured {
+        self.capture_for(None).await
+    }
+
+    /// As [`capture`](Self::capture), and keeps the answer for a buyer who retries: it is durable
+    /// before the facilitator is asked, and served only once the payment is settled.
+    pub async fn capture_for(mut self, kept: Option<StoredAnswer>) -> Captured {
         let Some(inner) = self.inner.take() else { return Captured::NotAsked };
         let (reply, answer) = oneshot::channel();
         let tasks = inner.core.tasks.clone();
         tasks.spawn(async move {
             let cut_short =
                 CutShort { core: Some(Arc::clone(&inner.core)), key: inner.payment.replay_key(), fingerprint: inner.fingerprint };
-            let captured = inner.capture().await;
+            let captured = inner.capture(kept).await;
             cut_short.disarm();
             // If nobody waits any more, the delivery in it is dropped, and the payment is owed.
             let _ = reply.send(captured);
@@ -127,14 +133,14 @@ impl Drop for CutShort {
 }
 
 impl Inner {
-    async fn capture(mut self) -> Captured {
+    async fn capture(mut self, kept: Option<StoredAnswer>) -> Captured {
         if let Some(transaction) = self.core.doubts.find(self.payment.authorization.from, self.fingerprint) {
             self.core.counters.released.add();
             self.reservation.release().await;
             return Captured::Unsettled { transaction };
         }
         let Some(ask) = Ask::of(&self.payment) else { return self.not_asked("the payment is not text".to_owned()) };
-        if self.reservation.begin(ask).await.is_err() {
+        if self.reservation.begin(ask, kept.and_then(|answer| answer.encode())).await.is_err() {
             return self.not_asked("the journal cannot be written".to_owned());
         }
         let started = Instant::now();

@@ -1,9 +1,11 @@
 //! Why a payment was not admitted.
 
+use std::sync::Arc;
+
 use obol_offer::B256;
 use obol_payment::{Answer, State};
 
-use crate::Receipt;
+use crate::{Receipt, StoredAnswer};
 
 /// Why a payment was not admitted. [`Refusal::code`] is stable and documented.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +15,13 @@ pub enum Refusal {
     InProgress,
     /// The same payment has bought an answer already. 409 with the receipt.
     AlreadyUsed(Receipt),
+    /// The same payment has bought this answer already: here it is again. Charges nothing.
+    Answered {
+        /// Of the payment.
+        receipt: Receipt,
+        /// As it was first.
+        answer: Arc<StoredAnswer>,
+    },
     /// The same payment was presented for another request. 409.
     OtherRequest,
     /// Its settlement is not known yet; never a 402. 503, retry the same payment.
@@ -33,9 +42,10 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every code, in the order of the variants.
-    pub const CODES: [&'static str; 7] = [
+    pub const CODES: [&'static str; 8] = [
         "payment_in_progress",
         "payment_already_used",
+        "payment_replayed",
         "payment_for_other_request",
         "settlement_unknown",
         "payment_invalid",
@@ -48,6 +58,7 @@ impl Refusal {
         match self {
             Self::InProgress => "payment_in_progress",
             Self::AlreadyUsed(_) => "payment_already_used",
+            Self::Answered { .. } => "payment_replayed",
             Self::OtherRequest => "payment_for_other_request",
             Self::Unsettled { .. } => "settlement_unknown",
             Self::Invalid { .. } => "payment_invalid",

@@ -32,6 +32,8 @@ pub(crate) struct Change {
     pub transaction: Option<String>,
     pub reason: Option<String>,
     pub ask: Option<Box<Ask>>,
+    /// To be kept with the row, where there is room.
+    pub answer: Option<Vec<u8>>,
     /// From now.
     pub next_attempt: Option<Duration>,
 }

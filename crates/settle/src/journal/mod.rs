@@ -34,7 +34,7 @@ use self::{
     command::Command,
     store::{Opener, Store},
 };
-use crate::{OpenError, claims::Claim};
+use crate::{OpenError, StoredAnswer, claims::Claim};
 
 /// A handle on the journal. The writer ends, and the file is unlocked, when the last one is gone.
 #[derive(Clone)]
@@ -122,6 +122,12 @@ impl Journal {
         &self.archive
     }
 
+    /// The answer that is kept with a payment.
+    pub fn answer(&self, key: &ReplayKey) -> Option<StoredAnswer> {
+        let bytes = self.store.answer(key).inspect_err(|error| tracing::error!(%error, "an answer that was kept cannot be read"));
+        bytes.ok().flatten().and_then(|bytes| StoredAnswer::decode(&bytes))
+    }
+
     /// Reserves a payment durably, for as long as the reservation is held.
     pub async fn reserve(&self, key: ReplayKey, row: Row, claim: Claim) -> Result<Reservation, WriteError> {
         let reservation = Reservation { journal: self.clone(), key, claim: Some(claim), undo: None };
@@ -131,9 +137,9 @@ impl Journal {
     }
 
     /// Writes that the facilitator is about to be asked; it must not be asked if this fails.
-    async fn begin(&self, key: ReplayKey, ask: Ask) -> Result<(), WriteError> {
+    async fn begin(&self, key: ReplayKey, ask: Ask, kept: Option<Vec<u8>>) -> Result<(), WriteError> {
         let (reply, answer) = oneshot::channel();
-        let change = Change { ask: Some(Box::new(ask)), ..Change::new(&[Event::CaptureBegun]) };
+        let change = Change { ask: Some(Box::new(ask)), answer: kept, ..Change::new(&[Event::CaptureBegun]) };
         self.send(Command::Try { key, change, reply });
         answer.await.unwrap_or(Err(WriteError::Unavailable))
     }
@@ -189,11 +195,11 @@ impl Reservation {
         self.claim.as_ref()
     }
 
-    /// Writes that the facilitator is about to be asked.
-    pub async fn begin(&mut self, ask: Ask) -> Result<(), WriteError> {
+    /// Writes that the facilitator is about to be asked, and the answer that is kept if it pays.
+    pub async fn begin(&mut self, ask: Ask, answer: Option<Vec<u8>>) -> Result<(), WriteError> {
         // Whether the write reached the disk is not known before it is answered.
         self.undo = Some(&[Event::SettleNotAsked]);
-        self.journal.begin(self.key, ask).await?;
+        self.journal.begin(self.key, ask, answer).await?;
         self.undo = Some(&[Event::SettleUnknown]);
         Ok(())
     }

@@ -81,6 +81,9 @@ pub(crate) struct Row {
     pub symbol: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decimals: Option<u8>,
+    /// Bytes of the answer that is kept with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<u64>,
     /// What is needed to ask again; only while the outcome is open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ask: Option<Box<Ask>>,
@@ -142,6 +145,7 @@ impl Row {
             created: 0,
             updated: 0,
             next_attempt: None,
+            answer: None,
             symbol: Some(payment.terms.asset.symbol.clone()),
             decimals: Some(payment.terms.asset.decimals),
             ask: None,

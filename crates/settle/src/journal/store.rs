@@ -10,7 +10,7 @@ use std::{
 
 use obol_payment::{Event, next};
 use obol_x402::ReplayKey;
-use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, Table, TableDefinition};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use super::{
     command::{Change, Command, WriteError},
@@ -27,8 +27,13 @@ const OPEN: Rows = TableDefinition::new("open");
 const CLOSED: Rows = TableDefinition::new("closed");
 /// How much of each month's archive counts, in bytes.
 const ARCHIVES: TableDefinition<'static, &'static str, u64> = TableDefinition::new("archives");
+/// Answers that are kept for buyers who did not get them; the sum of their sizes is in `meta`.
+const ANSWERS: Rows = TableDefinition::new("answers");
+const ANSWERS_SIZE: &str = "answers_size";
+/// Bound on that sum; an answer above it is not kept.
+const MAX_ANSWERS: u64 = if cfg!(test) { 4096 } else { 256 << 20 };
 const META: TableDefinition<'static, &'static str, u64> = TableDefinition::new("meta");
-/// 2 added the archives. A file of format 1 is brought up when it is opened.
+/// 2 added the archives and the answers. A file of format 1 is brought up when it is opened.
 const FORMAT: u64 = 2;
 /// Formats that can be brought up.
 const OLDER: [u64; 1] = [1];
@@ -153,6 +158,13 @@ impl Store {
         Ok(())
     }
 
+    /// The answer that is kept with a payment.
+    pub fn answer(&self, key: &ReplayKey) -> Result<Option<Vec<u8>>, redb::Error> {
+        let slot = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let txn = slot.as_ref().ok_or(redb::Error::DatabaseClosed)?.begin_read()?;
+        Ok(txn.open_table(ANSWERS)?.get(&key_bytes(key))?.map(|answer| answer.value().to_vec()))
+    }
+
     pub fn marks(&self) -> Result<BTreeMap<String, u64>, redb::Error> {
         let slot = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let txn = slot.as_ref().ok_or(redb::Error::DatabaseClosed)?.begin_read()?;
@@ -169,7 +181,7 @@ impl Store {
         let now = now_ms();
         let mut results = Vec::with_capacity(commands.len());
         {
-            let mut tables = Tables { open: txn.open_table(OPEN)?, closed: txn.open_table(CLOSED)? };
+            let mut tables = Tables { txn: &txn, open: txn.open_table(OPEN)?, closed: txn.open_table(CLOSED)? };
             for command in commands {
                 results.push(match command {
                     Command::Archive { rows, month, mark, .. } => {
@@ -191,7 +203,7 @@ impl Store {
         let txn = slot.as_ref().ok_or(redb::Error::DatabaseClosed)?.begin_write()?;
         let mut unknown = Vec::new();
         {
-            let mut tables = Tables { open: txn.open_table(OPEN)?, closed: txn.open_table(CLOSED)? };
+            let mut tables = Tables { txn: &txn, open: txn.open_table(OPEN)?, closed: txn.open_table(CLOSED)? };
             let mut keys = Vec::new();
             for entry in tables.open.iter()? {
                 keys.extend(key_from_bytes(entry?.0.value()));
@@ -211,6 +223,8 @@ impl Store {
 }
 
 struct Tables<'txn> {
+    /// For the tables that most writes do not touch.
+    txn: &'txn WriteTransaction,
     open: RowTable<'txn>,
     closed: RowTable<'txn>,
 }
@@ -235,8 +249,32 @@ impl Tables<'_> {
             };
             if same {
                 self.closed.remove(&key)?;
+                self.forget(&key, row.answer)?;
             }
         }
+        Ok(())
+    }
+
+    /// Keeps an answer where there is room; its size, if it was kept.
+    fn keep(&self, key: &[u8; KEY_LEN], answer: &[u8]) -> Result<Option<u64>, redb::Error> {
+        let mut meta = self.txn.open_table(META)?;
+        let total = meta.get(ANSWERS_SIZE)?.map_or(0, |total| total.value());
+        let size = answer.len() as u64;
+        if total.saturating_add(size) > MAX_ANSWERS {
+            tracing::warn!(total, "there is no more room for answers; this one is not kept");
+            return Ok(None);
+        }
+        meta.insert(ANSWERS_SIZE, total + size)?;
+        self.txn.open_table(ANSWERS)?.insert(key, answer)?;
+        Ok(Some(size))
+    }
+
+    fn forget(&self, key: &[u8; KEY_LEN], size: Option<u64>) -> Result<(), redb::Error> {
+        let Some(size) = size else { return Ok(()) };
+        self.txn.open_table(ANSWERS)?.remove(key)?;
+        let mut meta = self.txn.open_table(META)?;
+        let total = meta.get(ANSWERS_SIZE)?.map_or(0, |total| total.value());
+        meta.insert(ANSWERS_SIZE, total.saturating_sub(size))?;
         Ok(())
     }
 
@@ -280,6 +318,13 @@ impl Tables<'_> {
         let planned = change.next_attempt.map(|wait| now.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
         row.next_attempt = planned.or(row.next_attempt).filter(|_| row.state.is_unsettled());
         row.ask = change.ask.clone().or(row.ask).filter(|_| row.state.is_unsettled());
+        if let Some(answer) = &change.answer {
+            self.forget(&bytes, row.answer.take())?;
+            row.answer = self.keep(&bytes, answer)?;
+        } else if row.answer.is_some() && !row.state.is_unsettled() && !row.state.is_paid() {
+            // Not paid for after all.
+            self.forget(&bytes, row.answer.take())?;
+        }
         let value = render(&row)?;
         if row.state.is_open() {
             self.open.insert(&bytes, &*value)?;
@@ -330,9 +375,10 @@ fn format_of(database: &Database) -> Result<u64, redb::Error> {
         txn.abort()?;
         return Ok(found);
     }
-    // What format 2 added to format 1 is a table; its rows are the same but for fields that may be
+    // What format 2 added to format 1 are tables; its rows are the same but for fields that may be
     // absent.
     txn.open_table(ARCHIVES)?;
+    txn.open_table(ANSWERS)?;
     txn.open_table(OPEN)?;
     txn.open_table(CLOSED)?;
     txn.commit()?;

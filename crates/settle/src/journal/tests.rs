@@ -74,12 +74,12 @@ async fn a_crash_is_resolved_on_open() {
         assert!(unknown.is_empty());
         let reserved = reserve(&journal, 1).await.unwrap();
         let mut settling = reserve(&journal, 2).await.unwrap();
-        settling.begin(Ask::of(&payment(2)).unwrap()).await.unwrap();
+        settling.begin(Ask::of(&payment(2)).unwrap(), None).await.unwrap();
         let mut settled = reserve(&journal, 3).await.unwrap();
-        settled.begin(Ask::of(&payment(3)).unwrap()).await.unwrap();
+        settled.begin(Ask::of(&payment(3)).unwrap(), None).await.unwrap();
         settled.finish(Change::new(&[Event::SettleSettled]).receipt(receipt()));
         let mut pending = reserve(&journal, 4).await.unwrap();
-        pending.begin(Ask::of(&payment(4)).unwrap()).await.unwrap();
+        pending.begin(Ask::of(&payment(4)).unwrap(), None).await.unwrap();
         pending.finish(Change::new(&[Event::SettlePending]).transaction(Some("0xdef".into())));
         journal.flush().await.unwrap();
         std::fs::copy(&path, &copy).unwrap();
@@ -256,12 +256,12 @@ async fn a_full_disk_takes_no_new_work_and_loses_nothing() {
     };
     let (journal, _) = Journal::open_with(&path, opener).unwrap();
     let mut settling = reserve(&journal, 1).await.unwrap();
-    settling.begin(Ask::of(&payment(1)).unwrap()).await.unwrap();
+    settling.begin(Ask::of(&payment(1)).unwrap(), None).await.unwrap();
     let mut early = reserve(&journal, 2).await.unwrap();
 
     full.store(true, Ordering::SeqCst);
     assert!(matches!(reserve(&journal, 3).await, Err(WriteError::Unavailable)));
-    assert!(matches!(early.begin(Ask::of(&payment(2)).unwrap()).await, Err(WriteError::Unavailable)));
+    assert!(matches!(early.begin(Ask::of(&payment(2)).unwrap(), None).await, Err(WriteError::Unavailable)));
     drop(early);
     // Money moved, and the answer was delivered, while nothing can be written.
     settling.finish(Change::new(&[Event::SettleSettled]).receipt(receipt()));
@@ -285,4 +285,33 @@ fn a_making_that_was_cut_short_is_begun_anew() {
     std::fs::write(dir.path().join("j.new"), vec![0; 8192]).unwrap();
     drop(Journal::open(&path).unwrap());
     assert!(path.exists() && !dir.path().join("j.new").exists());
+}
+
+#[tokio::test]
+async fn answers_are_kept_within_a_bound_and_go_with_what_they_belong_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(&dir.path().join("j")).unwrap();
+    let kept = |n: u8| journal.store.answer(&key(n)).unwrap().map(|bytes| bytes.len());
+    let begin = async |n: u8| {
+        let mut reservation = reserve(&journal, n).await.unwrap();
+        reservation.begin(Ask::of(&payment(n)).unwrap(), Some(vec![n; 1500])).await.unwrap();
+        reservation
+    };
+    let (first, second, third) = (begin(1).await, begin(2).await, begin(3).await);
+    assert_eq!([1, 2, 3].map(kept), [Some(1500), Some(1500), None], "the third is above the bound, and is paid all the same");
+    first.finish(Change::new(&[Event::SettleRefused]));
+    journal.flush().await.unwrap();
+    assert_eq!(kept(1), None, "not paid for after all");
+    let fourth = begin(4).await;
+    assert_eq!(kept(4), Some(1500), "there is room again");
+    second.finish(Change::new(&[Event::SettleSettled, Event::Delivered]).receipt(receipt()));
+    third.finish(Change::new(&[Event::SettleUnknown]));
+    drop(fourth);
+    journal.flush().await.unwrap();
+    assert_eq!([2, 4].map(kept), [Some(1500), Some(1500)]);
+    let row = journal.read(&key(2)).unwrap().unwrap();
+    let (reply, answer) = tokio::sync::oneshot::channel();
+    journal.send(super::command::Command::Archive { rows: vec![(key(2), row)], month: "2026-01".into(), mark: 0, reply });
+    answer.await.unwrap().unwrap();
+    assert_eq!((kept(2), kept(4)), (None, Some(1500)), "gone with its row");
 }

@@ -2,7 +2,7 @@
 
 use std::{
     sync::mpsc::{Receiver, RecvTimeoutError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -14,6 +14,10 @@ use super::{
 const MAX_BATCH: usize = 1024;
 /// Wait before facts that could not be written are tried again, when nothing else comes.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long facts that nobody waits for are kept back for company. With few payments they then
+/// share the commit of the next one's reservation, which would else queue up behind theirs. A crash
+/// meanwhile is as one during the commit: the row still says `settling`, and is asked about.
+const LINGER: Duration = Duration::from_millis(2);
 
 /// Runs until every sender is gone and all is written.
 pub(super) fn run(store: &Store, inbox: &Receiver<Command>) {
@@ -21,7 +25,7 @@ pub(super) fn run(store: &Store, inbox: &Receiver<Command>) {
     // the disk refuses them nothing new is accepted: the list is bounded by the work in progress.
     let mut backlog = Vec::new();
     loop {
-        let (batch, gone) = next_batch(&mut backlog, inbox);
+        let (batch, gone) = next_batch(&mut backlog, inbox, LINGER);
         if batch.is_empty() && gone {
             return;
         }
@@ -76,14 +80,32 @@ pub(super) async fn run_simulated(
 }
 
 /// The backlog and what has queued up; the flag says that no more will come.
-fn next_batch(backlog: &mut Vec<Command>, inbox: &Receiver<Command>) -> (Vec<Command>, bool) {
+fn next_batch(backlog: &mut Vec<Command>, inbox: &Receiver<Command>, linger: Duration) -> (Vec<Command>, bool) {
     let mut batch = std::mem::take(backlog);
-    let first = if batch.is_empty() { inbox.recv().map_err(|_| RecvTimeoutError::Disconnected) } else { inbox.recv_timeout(RETRY) };
-    let gone = matches!(first, Err(RecvTimeoutError::Disconnected));
+    let fresh = batch.is_empty();
+    let first = if fresh { inbox.recv().map_err(|_| RecvTimeoutError::Disconnected) } else { inbox.recv_timeout(RETRY) };
+    let mut gone = matches!(first, Err(RecvTimeoutError::Disconnected));
     batch.extend(first.ok());
     let room = MAX_BATCH.saturating_sub(batch.len());
     batch.extend(inbox.try_iter().take(room));
+    let end = Instant::now() + linger;
+    while fresh && !gone && batch.len() < MAX_BATCH && !batch.iter().any(is_awaited) {
+        match inbox.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            Ok(command) => batch.push(command),
+            Err(RecvTimeoutError::Timeout) => break,
+            Err(RecvTimeoutError::Disconnected) => gone = true,
+        }
+    }
     (batch, gone)
+}
+
+/// Whether somebody waits until it is durable.
+fn is_awaited(command: &Command) -> bool {
+    match command {
+        Command::Reserve { .. } | Command::Try { .. } | Command::Archive { .. } | Command::Flush { .. } => true,
+        Command::Must { reply, .. } => reply.is_some(),
+        Command::Undo { .. } => false,
+    }
 }
 
 /// Answers a command whose transaction is durable.
@@ -120,5 +142,43 @@ fn postpone(command: Command) -> Option<Command> {
             None
         }
         keep @ (Command::Must { .. } | Command::Undo { .. }) => Some(keep),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use obol_payment::Event;
+    use obol_x402::ReplayKey;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::journal::Change;
+
+    fn fact() -> Command {
+        let key = ReplayKey { chain_id: 1, contract: [1; 20].into(), payer: [2; 20].into(), nonce: [3; 32].into() };
+        Command::Must { key, change: Change::new(&[Event::Delivered]), hold: None, reply: None }
+    }
+
+    #[test]
+    fn facts_wait_for_company_and_nobody_else_waits() {
+        let (sender, inbox) = std::sync::mpsc::channel();
+        let long = Duration::from_secs(600);
+        let latecomer = std::thread::spawn({
+            let sender = sender.clone();
+            move || {
+                sender.send(fact()).unwrap();
+                std::thread::sleep(Duration::from_millis(20));
+                sender.send(Command::Flush { reply: oneshot::channel().0 }).unwrap();
+            }
+        });
+        // Were the flush not waited for, or itself kept back, this would be one, or take for ever.
+        assert_eq!(next_batch(&mut Vec::new(), &inbox, long).0.len(), 2);
+        latecomer.join().unwrap();
+        sender.send(fact()).unwrap();
+        assert_eq!(next_batch(&mut Vec::new(), &inbox, Duration::ZERO).0.len(), 1, "facts alone are written too");
+        sender.send(fact()).unwrap();
+        drop(sender);
+        let (batch, gone) = next_batch(&mut Vec::new(), &inbox, long);
+        assert!(batch.len() == 1 && gone);
     }
 }

@@ -7,4 +7,5 @@ mod chain;
 mod crash;
 mod hostile;
 mod ledger;
+mod stored;
 mod support;
