@@ -172,7 +172,7 @@ fn describe(error: &reqwest::Error) -> String {
 }
 
 /// The result in a JSON-RPC answer to question `id`. Nodes put errors under any HTTP status.
-fn read_answer(status: u16, body: &[u8], id: u64) -> Result<Value, RpcError> {
+pub(crate) fn read_answer(status: u16, body: &[u8], id: u64) -> Result<Value, RpcError> {
     let garbage = |cause: &str| RpcError::Garbage { cause: tidy(cause) };
     let mut answer: Map<String, Value> = match serde_json::from_slice(body) {
         Ok(answer) => answer,
