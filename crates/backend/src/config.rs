@@ -71,6 +71,14 @@ pub enum NodeError {
     /// The sandbox cannot start.
     #[error("the sandbox cannot start: {0}")]
     Sandbox(String),
+    /// A network of `stack.yaml` cannot be used.
+    #[error("network {network} of stack.yaml: {cause}")]
+    Chain {
+        /// Its name there.
+        network: String,
+        /// Why; holds no secret.
+        cause: String,
+    },
     /// The gateway ended by itself.
     #[error("the gateway failed: {0}")]
     Gateway(std::io::Error),
@@ -90,6 +98,7 @@ impl NodeError {
             Self::SocketPath(_) => "socket_path",
             Self::Journal(_) => "journal",
             Self::Sandbox(_) => "sandbox",
+            Self::Chain { .. } => "chain",
             Self::Gateway(_) => "gateway",
             Self::Lost => "lost",
         }

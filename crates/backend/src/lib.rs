@@ -7,6 +7,7 @@
 pub mod control;
 pub mod systemd;
 
+mod chains;
 mod config;
 mod files;
 mod health;

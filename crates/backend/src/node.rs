@@ -20,11 +20,12 @@ use url::{Host, Url};
 
 use crate::{
     Addresses, NodeConfig, NodeError,
+    chains::Chains,
     control::{Control, FacilitatorView, NodeStatus, PaymentCounts},
     files::{ControlSocket, Lock, make_private},
     health::{self, Prober},
     keeper::{Event, Keeper, Report},
-    play::{PlayFacilitator, PlayMoney},
+    play::{PlayFacilitator, PlayMoney, PlayView},
     watch::Watch,
 };
 
@@ -58,7 +59,8 @@ impl Node {
         let control = ControlSocket::bind(&dirs.state)?;
         let addresses = Addresses { public: local(&public)?, admin: local(&admin)? };
         let play = Arc::new(PlayMoney::at(dirs.state.join("sandbox.chain")));
-        let cashier = Cashier::open(cashier_config(&config, &stack, &play)).await?;
+        let chains = Chains::open(&stack)?;
+        let cashier = Cashier::open(cashier_config(&config, &stack, &play, chains)).await?;
         Ok(Self { config, stack, addresses, public, admin, control, cashier, play, _lock: lock })
     }
 
@@ -179,10 +181,13 @@ fn follow(config: &NodeConfig, events: Sender<Event>, mut keeper: Keeper, inbox:
     }
 }
 
-fn cashier_config(config: &NodeConfig, stack: &StackConfig, play: &Arc<PlayMoney>) -> CashierConfig {
+fn cashier_config(config: &NodeConfig, stack: &StackConfig, play: &Arc<PlayMoney>, mut chains: Chains) -> CashierConfig {
+    chains.facilitators.push((SANDBOX, Arc::new(PlayFacilitator(play.clone()))));
+    chains.views.push((SANDBOX, Arc::new(PlayView(play.clone()))));
     CashierConfig {
-        default_facilitators: stack.defaults.facilitators.iter().filter_map(|url| url.parse().ok()).collect(),
-        local: vec![(SANDBOX, Arc::new(PlayFacilitator(play.clone())))],
+        default_facilitators: stack.defaults.facilitators().into_iter().filter_map(|url| url.parse().ok()).collect(),
+        local: chains.facilitators,
+        chains: chains.views,
         ..CashierConfig::new(config.dirs.data.join("journal.redb"))
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use obol_sandbox::{Sandbox, SandboxError};
-use obol_settle::{Facilitator, SettleOutcome, VerifyOutcome};
+use obol_settle::{ChainFinding, ChainView, Facilitator, SettleOutcome, VerifyOutcome};
 use obol_x402::MatchedPayment;
 
 /// A chain of play money in a file, and the facilitator that settles on it.
@@ -32,10 +32,10 @@ impl PlayMoney {
         Ok(opened)
     }
 
-    async fn facilitator(self: &Arc<Self>) -> Result<Arc<dyn Facilitator>, String> {
+    async fn opened(self: &Arc<Self>) -> Result<Arc<Sandbox>, String> {
         let this = self.clone();
         match tokio::task::spawn_blocking(move || this.sandbox()).await {
-            Ok(Ok(sandbox)) => Ok(sandbox.facilitator()),
+            Ok(Ok(sandbox)) => Ok(sandbox),
             Ok(Err(error)) => Err(error.to_string()),
             Err(error) => Err(error.to_string()),
         }
@@ -52,8 +52,8 @@ impl Facilitator for PlayFacilitator {
 
     fn verify<'a>(&'a self, payment: &'a MatchedPayment) -> BoxFuture<'a, VerifyOutcome> {
         Box::pin(async move {
-            match self.0.facilitator().await {
-                Ok(facilitator) => facilitator.verify(payment).await,
+            match self.0.opened().await {
+                Ok(sandbox) => sandbox.facilitator().verify(payment).await,
                 Err(cause) => VerifyOutcome::Unavailable { cause },
             }
         })
@@ -61,9 +61,23 @@ impl Facilitator for PlayFacilitator {
 
     fn settle<'a>(&'a self, payment: &'a MatchedPayment) -> BoxFuture<'a, SettleOutcome> {
         Box::pin(async move {
-            match self.0.facilitator().await {
-                Ok(facilitator) => facilitator.settle(payment).await,
+            match self.0.opened().await {
+                Ok(sandbox) => sandbox.facilitator().settle(payment).await,
                 Err(cause) => SettleOutcome::NotAsked { cause },
+            }
+        })
+    }
+}
+
+/// [`PlayMoney`] as the chain that recovery looks at.
+pub(crate) struct PlayView(pub(crate) Arc<PlayMoney>);
+
+impl ChainView for PlayView {
+    fn look<'a>(&'a self, payment: &'a MatchedPayment, since: u64, transaction: Option<&'a str>) -> BoxFuture<'a, ChainFinding> {
+        Box::pin(async move {
+            match self.0.opened().await {
+                Ok(sandbox) => sandbox.view().look(payment, since, transaction).await,
+                Err(cause) => ChainFinding::Unavailable { cause },
             }
         })
     }

@@ -10,6 +10,8 @@ mod error;
 mod facilitator;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+#[cfg(test)]
+mod hostile_tests;
 mod job;
 mod key;
 mod proof;

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    Change, Diagnostic, StackConfig, StackDir, StackError, WriteLock, atomic, edit, generated,
+    Change, Diagnostic, StackConfig, StackDir, StackError, WriteLock, atomic, edit, generated, networks,
+    parse::broken_rule,
     stack::{StackFile, decode_stack, parse_stack},
     write::{broken, io_error, to_value, updated},
 };
@@ -36,7 +37,13 @@ impl StackDir {
     pub fn stack(&self) -> Result<StackConfig, Vec<Diagnostic>> {
         let file = Path::new(STACK);
         match self.read_text(file) {
-            Ok(text) => parse_stack(&text, file),
+            Ok(text) => {
+                let config = parse_stack(&text, file)?;
+                let inside = networks::inside(&config.networks, self.root());
+                let Ok((root, _)) = decode_stack(&text) else { return Ok(config) };
+                let found: Vec<_> = inside.into_iter().map(|violation| broken_rule(&root, violation).in_file(file)).collect();
+                if found.is_empty() { Ok(config) } else { Err(found) }
+            }
             Err(None) => {
                 let message = format!("{} is no stack directory", self.root().display());
                 Err(vec![Diagnostic::file(file, "stack_missing", message, "run `obol stack init`, or set OBOL_CONFIG_DIR")])

@@ -15,6 +15,7 @@ pub mod fuzzing;
 mod generated;
 mod init;
 mod lock;
+mod networks;
 mod parse;
 mod put_text;
 mod scalar;
@@ -35,6 +36,7 @@ pub use dirs::{Dirs, DirsError};
 pub use error::StackError;
 pub use init::InitOutcome;
 pub use lock::WriteLock;
+pub use networks::{NetworkSettings, Networks, referred};
 pub use parse::{MAX_FILE_BYTES, OfferFile, offer_schema, parse_offer};
 pub use stack::{
     BackendKind, DEFAULT_ADMIN_PORT, DEFAULT_FACILITATOR, DEFAULT_PORT, SellerDefaults, StackConfig, StackLimits, parse_stack,

@@ -76,6 +76,10 @@ impl<'a> Checker<'a> {
         for entry in entries {
             match properties(schema).find(|(field, _)| *field == entry.key) {
                 Some((_, schema)) => self.node(&entry.value, schema, entry.place, &entry.key),
+                // A map from names of one's own.
+                None if schema.get("additionalProperties").is_some_and(Value::is_object) => {
+                    self.node(&entry.value, &schema["additionalProperties"], entry.place, &entry.key);
+                }
                 None => {
                     let known = fields(schema);
                     let near = nearest(&entry.key, &known);

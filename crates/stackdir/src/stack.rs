@@ -9,6 +9,7 @@ use url::Url;
 
 use crate::{
     diagnostic::{Diagnostic, Finding},
+    networks::{self, Networks},
     parse::{broken_rule, decode},
     tree::Node,
 };
@@ -84,6 +85,8 @@ pub struct StackConfig {
     pub defaults: SellerDefaults,
     /// Bounds on the whole gateway.
     pub limits: StackLimits,
+    /// How chains are reached.
+    pub networks: Networks,
 }
 
 /// Port of the public listener.
@@ -101,6 +104,7 @@ impl Default for StackConfig {
             public_url: None,
             defaults: SellerDefaults::default(),
             limits: StackLimits::default(),
+            networks: Networks::new(),
         }
     }
 }
@@ -122,6 +126,8 @@ pub(crate) struct StackFile {
     defaults: Option<SellerDefaults>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     limits: Option<StackLimits>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    networks: Option<Networks>,
 }
 
 impl From<&StackConfig> for StackFile {
@@ -134,6 +140,7 @@ impl From<&StackConfig> for StackFile {
             public_url: config.public_url.as_ref().map(Url::to_string),
             defaults: (config.defaults != SellerDefaults::default()).then(|| config.defaults.clone()),
             limits: (config.limits != StackLimits::default()).then(|| config.limits.clone()),
+            networks: (!config.networks.is_empty()).then(|| config.networks.clone()),
         }
     }
 }
@@ -193,14 +200,15 @@ fn resolve(root: &Node, file: StackFile) -> Result<StackConfig, Vec<Finding>> {
         }
     });
     let defaults = file.defaults.unwrap_or_default();
-    for violation in check_defaults(&defaults) {
+    let networks = file.networks.unwrap_or_default();
+    for violation in check_defaults(&defaults).into_iter().chain(networks::check(&networks)) {
         refuse(&violation.field, violation.code, violation.message, violation.fix);
     }
     if !findings.is_empty() {
         return Err(findings);
     }
     let limits = file.limits.unwrap_or_default();
-    Ok(StackConfig { id: file.id, backend: BackendKind::Standalone, listen, admin, public_url, defaults, limits })
+    Ok(StackConfig { id: file.id, backend: BackendKind::Standalone, listen, admin, public_url, defaults, limits, networks })
 }
 
 fn is_base_url(url: &Url) -> bool {

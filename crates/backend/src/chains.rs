@@ -1,0 +1,104 @@
+//! The chains of `stack.yaml`: how they are read, and who settles there with a key of his own.
+
+use std::{path::Path, sync::Arc};
+
+use obol_chain::{Chain, ChainConfig, SelfFacilitator, SettleConfig, SigningKey};
+use obol_offer::Network;
+use obol_settle::{ChainView, ChainViews, Facilitator};
+use obol_stackdir::{NetworkSettings, StackConfig, referred};
+use url::Url;
+
+use crate::NodeError;
+
+/// Largest file that holds a URL.
+const MAX_URL_FILE: usize = 4096;
+
+/// What the cashier gets.
+#[derive(Default)]
+pub(crate) struct Chains {
+    pub views: ChainViews,
+    pub facilitators: Vec<(&'static str, Arc<dyn Facilitator>)>,
+}
+
+impl Chains {
+    /// Reads keys and makes clients. No node is asked: one that is down must not keep ours from
+    /// starting.
+    pub fn open(stack: &StackConfig) -> Result<Self, NodeError> {
+        let mut chains = Self::default();
+        for (name, settings) in &stack.networks {
+            let broken = |cause: String| NodeError::Chain { network: name.clone(), cause };
+            let Some(network) = Network::find(name) else { return Err(broken("it is not known".to_owned())) };
+            let chain = Arc::new(open_chain(network, settings).map_err(&broken)?);
+            if let Some(file) = settings.key_file() {
+                let key = SigningKey::from_file(file).map_err(|error| broken(error.to_string()))?;
+                let facilitator = SelfFacilitator::new(Arc::clone(&chain), key, SettleConfig::default());
+                tracing::info!(network = network.name, account = %facilitator.address(), "payments are settled by this node; the account pays for gas");
+                chains.facilitators.push((network.name, Arc::new(facilitator)));
+            }
+            let view: Arc<dyn ChainView> = chain;
+            chains.views.push((network.name, view));
+        }
+        Ok(chains)
+    }
+}
+
+fn open_chain(network: &'static Network, settings: &NetworkSettings) -> Result<Chain, String> {
+    let rpc = settings.rpc.iter().map(|node| node_url(node)).collect::<Result<_, _>>()?;
+    let defaults = ChainConfig::new(network, rpc);
+    let confirmations = settings.confirmations.map_or(defaults.confirmations, u64::from);
+    Chain::new(ChainConfig { confirmations, ..defaults }).map_err(|error| error.to_string())
+}
+
+/// A node's URL, from the file that holds it if need be. No error repeats it: it may be a secret.
+fn node_url(text: &str) -> Result<Url, String> {
+    let Some(file) = referred(text) else { return text.parse().map_err(|_| "a node is no URL".to_owned()) };
+    let told = |path: &Path, what: &str| format!("{}: {what}", path.display());
+    let content = fs_err::read_to_string(file).map_err(|error| error.to_string())?;
+    let url = content.trim().parse::<Url>().ok().filter(|url| content.len() <= MAX_URL_FILE && matches!(url.scheme(), "http" | "https"));
+    url.ok_or_else(|| told(file, "no http or https URL, and nothing else"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stack(rpc: &str, key: Option<&Path>) -> StackConfig {
+        let settings = NetworkSettings {
+            rpc: vec![rpc.to_owned()],
+            facilitator_key: key.map(|key| format!("ref+file://{}", key.display())),
+            confirmations: None,
+        };
+        StackConfig { networks: [("base-sepolia".to_owned(), settings)].into(), ..StackConfig::default() }
+    }
+
+    fn private(path: &Path, text: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::write(path, text).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    #[test]
+    fn a_key_makes_a_facilitator_and_nodes_alone_make_a_view() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("key");
+        private(&key, &format!("0x{:064x}\n", 7));
+        let chains = Chains::open(&stack("http://127.0.0.1:9", Some(&key))).unwrap();
+        assert_eq!((chains.views.len(), chains.facilitators[0].1.id()), (1, "self:base-sepolia"));
+        assert!(Chains::open(&stack("http://127.0.0.1:9", None)).unwrap().facilitators.is_empty());
+        assert!(Chains::open(&StackConfig::default()).unwrap().views.is_empty());
+    }
+
+    #[test]
+    fn secrets_are_read_from_files_and_never_repeated() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("rpc");
+        let reference = format!("ref+file://{}", file.display());
+        let fails = |stack: &StackConfig| Chains::open(stack).err().unwrap().to_string();
+        assert!(fails(&stack(&reference, None)).contains("rpc"));
+        private(&file, "https://node.example/v2/hunter2\n");
+        assert!(Chains::open(&stack(&reference, None)).is_ok());
+        private(&file, "wss://node.example/v2/hunter2\n");
+        assert!(!fails(&stack(&reference, None)).contains("hunter2"));
+        assert!(!fails(&stack("http://127.0.0.1:9", Some(&file))).contains("hunter2"));
+    }
+}
