@@ -1,6 +1,6 @@
 //! Which headers cross the gateway, and which it speaks itself.
 
-use std::net::IpAddr;
+use std::{fmt::Write as _, net::IpAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -10,6 +10,10 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 pub(crate) const PAYER: HeaderName = HeaderName::from_static("x-obol-payer");
 /// Which payment, told to the upstream: `eip155:<chain>/<contract>/<payer>/<nonce>`.
 pub(crate) const PAYMENT: HeaderName = HeaderName::from_static("x-obol-payment");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 const HOP_BY_HOP: [&str; 10] = [
     "connection",
@@ -91,28 +95,30 @@ pub(crate) fn to_upstream(headers: &mut HeaderMap, forwarded: &Forwarded<'_>) {
     if wants_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-    let mut set = |name, value: &str| {
+    headers.reserve(8);
+    if let Ok(chain) = HeaderValue::try_from(chain) {
+        headers.insert(FORWARDED_FOR, chain);
+    }
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(forwarded.proto));
+    for (name, value) in [(FORWARDED_HOST, forwarded.host), (FORWARDED_PREFIX, forwarded.prefix)] {
         if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(HeaderName::from_static(name), value);
+            headers.insert(name, value);
         }
-    };
-    set("x-forwarded-for", &chain);
-    set("x-forwarded-proto", forwarded.proto);
-    set("x-forwarded-host", forwarded.host);
-    set("x-forwarded-prefix", forwarded.prefix);
+    }
     headers.insert(REQUEST_ID, forwarded.request_id.clone());
 }
 
 fn forwarded_for(headers: &HeaderMap, peer: IpAddr) -> String {
     let mut chain = String::new();
-    for hop in headers.get_all("x-forwarded-for").iter().filter_map(|v| v.to_str().ok()) {
+    for hop in headers.get_all(FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()) {
         // A client can claim anything; what it cannot do is grow the header without bound.
         if chain.len() + hop.len() < 1024 {
             chain.push_str(hop);
             chain.push_str(", ");
         }
     }
-    chain.push_str(&peer.to_string());
+    // Writing to a string cannot fail.
+    let _ = write!(chain, "{peer}");
     chain
 }
 

@@ -111,12 +111,17 @@ impl Shared {
                 let shared = self.clone();
                 Served::Later(Box::pin(async move {
                     let (state, offer, path) = (visit.state.clone(), visit.entry.offer.clone(), visit.path.clone());
-                    let method = request.method().clone();
+                    let (method, is_paid) = (request.method().clone(), visit.payment.is_some());
                     let answer = shared.forward(*visit, request).await;
                     state.count(answer.status());
-                    let milliseconds = u64::try_from(log.started.elapsed().as_millis()).unwrap_or(u64::MAX);
                     let status = answer.status().as_u16();
-                    tracing::info!(request_id = ?log.id, offer = %offer.name, %peer, %method, %path, status, milliseconds, "served");
+                    let milliseconds = u64::try_from(log.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+                    // An access log is for who asks for it, as with other proxies. What was paid for is always told.
+                    if is_paid {
+                        tracing::info!(request_id = ?log.id, offer = %offer.name, %peer, %method, %path, status, milliseconds, "served");
+                    } else {
+                        tracing::debug!(request_id = ?log.id, offer = %offer.name, %peer, %method, %path, status, milliseconds, "served");
+                    }
                     log.finish(answer)
                 }))
             }
