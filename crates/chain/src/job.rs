@@ -87,7 +87,10 @@ async fn used_already(shared: &Shared, payment: &MatchedPayment, expected: &Expe
         Err(error) => return unknown(format!("the nonce is used: {error}"), None),
     };
     match found {
-        Use::Ours { transaction, .. } => settled(payment, transaction),
+        Use::Ours { transaction, block } => match shared.chain.head().await {
+            Ok(head) if shared.chain.is_deep(block, head.number()) => settled(payment, transaction),
+            _ => SettleOutcome::Pending { transaction: transaction.to_string() },
+        },
         Use::Elsewhere { block } if is_final(shared, block).await => {
             SettleOutcome::Refused { reason: "authorization_spent_elsewhere".to_owned() }
         }

@@ -34,9 +34,10 @@ pub struct ChainConfig {
 }
 
 impl ChainConfig {
-    /// One confirmation, finality at 64 blocks, 10 s for a question.
+    /// One confirmation, finality at 64 blocks, 3 s for a question: a node that hangs leaves time to ask
+    /// the next one before a buyer's `/verify` is out of time.
     pub const fn new(network: &'static Network, rpc: Vec<Url>) -> Self {
-        Self { network, rpc, confirmations: 1, finality_depth: 64, timeout: Duration::from_secs(10) }
+        Self { network, rpc, confirmations: 1, finality_depth: 64, timeout: Duration::from_secs(3) }
     }
 }
 

@@ -23,7 +23,8 @@ pub struct NetworkSettings {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rpc: Vec<String>,
     /// The node settles payments itself with the key in this file, `ref+file:///path`. The key pays
-    /// for gas; it never holds what buyers pay.
+    /// for gas, never holds what buyers pay, and is this node's alone: it replaces transactions that
+    /// hold up its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub facilitator_key: Option<String>,
     /// Blocks that must hold a transfer before it counts, the first one included; 1 when absent.
