@@ -50,6 +50,9 @@ pub(crate) fn check(text: &str) -> Result<(), DecodeError> {
 
 /// As readers that ignore case compare: Go folds `ſ` and the Kelvin sign too.
 fn fold(key: &str) -> String {
+    if key.is_ascii() {
+        return key.to_ascii_lowercase();
+    }
     key.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
 }
 
@@ -78,7 +81,7 @@ impl<'de> Visitor<'de> for Keys {
         let mut seen = HashSet::new();
         while let Some(key) = map.next_key::<String>()? {
             let folded = fold(&key);
-            let known = KNOWN.iter().find(|known| folded.len() == known.len() && folded == fold(known));
+            let known = KNOWN.iter().find(|known| folded.eq_ignore_ascii_case(known));
             if !self.free && known.is_some_and(|known| *known != key) {
                 return Err(A::Error::custom(format_args!("unknown spelling of a field: `{key}`")));
             }
