@@ -149,7 +149,7 @@ impl Cashier {
         let Ok(seen) = self.core.journal.read(&key) else { return Some(Refusal::JournalUnavailable) };
         let signed = payment.local_check == LocalCheck::SignedByPayer;
         let row = seen.filter(|row| signed || row.payload.0 == payment.payload_digest)?;
-        row.known().refusal(B256::from(fingerprint))
+        row.known().refusal(B256::from(fingerprint)).map(|refusal| self.core.replay(&key, refusal))
     }
 
     /// Waits until every settlement that was begun has an outcome in the journal.

@@ -143,12 +143,17 @@ impl Inner {
         if self.reservation.begin(ask, kept.and_then(|answer| answer.encode())).await.is_err() {
             return self.not_asked("the journal cannot be written".to_owned());
         }
+        // One may have become unknown during the write.
+        if let Some(transaction) = self.core.doubts.find(self.payment.authorization.from, self.fingerprint) {
+            self.not_asked("another payment for the same request is unknown".to_owned());
+            return Captured::Unsettled { transaction };
+        }
         let started = Instant::now();
         let outcome = self.ask().await;
         self.core.counters.settle_took(started.elapsed());
         match outcome {
             SettleOutcome::Settled(receipt) => self.settled(receipt),
-            SettleOutcome::Refused { reason } => self.refused(reason),
+            SettleOutcome::Refused { reason } => self.refused(reason).await,
             SettleOutcome::NotAsked { cause } => self.not_asked(cause),
             SettleOutcome::Pending { transaction } => self.unsettled(None, "pending".to_owned(), Some(transaction)),
             SettleOutcome::Unknown { cause, transaction } => self.unsettled(Some(Event::SettleUnknown), cause, transaction),
@@ -161,7 +166,10 @@ impl Inner {
         let first = self.member.settle(&self.payment, bound).await;
         let SettleOutcome::Pending { transaction } = first else { return first };
         let change = Change::new(&[Event::SettlePending]).transaction(Some(transaction.clone()));
-        self.core.journal.post(self.payment.replay_key(), change, None);
+        let key = self.payment.replay_key();
+        self.core.journal.post(key, change, None);
+        // Nor is another one taken meanwhile.
+        self.core.doubts.add(key, self.fingerprint, Some(transaction.clone()));
         match self.member.settle(&self.payment, bound).await {
             SettleOutcome::Pending { .. } | SettleOutcome::NotAsked { .. } => SettleOutcome::Pending { transaction },
             SettleOutcome::Refused { reason } => {
@@ -170,7 +178,10 @@ impl Inner {
             SettleOutcome::Unknown { cause, transaction: hash } => {
                 SettleOutcome::Unknown { cause, transaction: hash.or(Some(transaction)) }
             }
-            settled @ SettleOutcome::Settled(_) => settled,
+            settled @ SettleOutcome::Settled(_) => {
+                self.core.doubts.remove(&key, self.fingerprint);
+                settled
+            }
         }
     }
 
@@ -185,11 +196,15 @@ impl Inner {
         Captured::Settled(receipt, delivery)
     }
 
-    fn refused(self, reason: String) -> Captured {
+    /// The buyer hears of it when it is durable: after a crash the row would still say `settling`,
+    /// this payment would be asked about again, and might then be charged beside the next one.
+    async fn refused(self, reason: String) -> Captured {
         self.core.counters.settle_refused.add();
         let change = Change::new(&[Event::SettleRefused]).reason(reason.clone());
-        self.finish(State::Refused, None, None, change);
-        Captured::Refused { reason }
+        match tokio::time::timeout(self.core.settle_timeout, self.reservation.finish_durably(change)).await {
+            Ok(Ok(())) => Captured::Refused { reason },
+            _ => Captured::Unsettled { transaction: None },
+        }
     }
 
     fn not_asked(self, cause: String) -> Captured {

@@ -54,14 +54,11 @@ impl Cashier {
         Ok(Self::assemble(config, journal, unknown, client))
     }
 
-    /// Every payment of the journal.
-    pub fn simulated_rows(&self) -> Vec<PaymentRecord> {
+    /// Every payment of the journal; `None` while it cannot be read.
+    pub fn simulated_rows(&self) -> Option<Vec<PaymentRecord>> {
         let mut rows = Vec::new();
-        let read = self.core.journal.each(|key, row| rows.push(PaymentRecord::of(&key, &row)));
-        if let Err(error) = read {
-            tracing::error!(%error, "the simulated journal cannot be read");
-        }
-        rows
+        self.core.journal.each(|key, row| rows.push(PaymentRecord::of(&key, &row))).ok()?;
+        Some(rows)
     }
 }
 

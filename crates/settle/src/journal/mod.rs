@@ -211,6 +211,15 @@ impl Reservation {
         self.journal.post(self.key, change, Some(Box::new(claim)));
     }
 
+    /// As [`finish`](Self::finish), and waits until that is durable, however long that takes.
+    pub async fn finish_durably(mut self, change: Change) -> Result<(), WriteError> {
+        self.undo = None;
+        let hold: Hold = Box::new(self.claim.take());
+        let (reply, answer) = oneshot::channel();
+        self.journal.send(Command::Must { key: self.key, change, hold: Some(hold), reply: Some(reply) });
+        answer.await.unwrap_or(Err(WriteError::Unavailable))
+    }
+
     /// Gives the payment back, and waits until that is durable.
     pub async fn release(mut self) {
         self.undo = None;

@@ -242,19 +242,40 @@ impl StorageBackend for Disk {
     }
 }
 
+fn opener(path: &Path, full: &Arc<AtomicBool>) -> super::store::Opener {
+    let (path, full) = (path.to_owned(), Arc::clone(full));
+    Box::new(move || {
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
+        Builder::new().create_with_backend(Disk { file, full: Arc::clone(&full) })
+    })
+}
+
+/// A crash before that would have the payment asked about again, when its buyer has signed another.
+#[tokio::test]
+async fn a_refusal_is_told_when_it_is_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, full) = (dir.path().join("j"), Arc::new(AtomicBool::new(false)));
+    let (journal, _) = Journal::open_with(&path, opener(&path, &full)).unwrap();
+    let mut settling = reserve(&journal, 1).await.unwrap();
+    settling.begin(Ask::of(&payment(1)).unwrap(), None).await.unwrap();
+    full.store(true, Ordering::SeqCst);
+    let mut told = Box::pin(settling.finish_durably(Change::new(&[Event::SettleRefused])));
+    tokio::select! {
+        biased;
+        _ = &mut told => panic!("told too early"),
+        flushed = journal.flush() => assert!(flushed.is_err()),
+    }
+    full.store(false, Ordering::SeqCst);
+    told.await.unwrap();
+    assert_eq!(state(&journal, 1), Some(State::Refused));
+}
+
 #[tokio::test]
 async fn a_full_disk_takes_no_new_work_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("j");
     let full = Arc::new(AtomicBool::new(false));
-    let opener = {
-        let (path, full) = (path.clone(), Arc::clone(&full));
-        Box::new(move || {
-            let file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
-            Builder::new().create_with_backend(Disk { file, full: Arc::clone(&full) })
-        })
-    };
-    let (journal, _) = Journal::open_with(&path, opener).unwrap();
+    let (journal, _) = Journal::open_with(&path, opener(&path, &full)).unwrap();
     let mut settling = reserve(&journal, 1).await.unwrap();
     settling.begin(Ask::of(&payment(1)).unwrap(), None).await.unwrap();
     let mut early = reserve(&journal, 2).await.unwrap();
