@@ -32,19 +32,19 @@ pub struct Plan {
     /// Status that every answer must have.
     pub status: u16,
     /// Payment headers, each sent once; empty for requests without payment.
-    pub payments: Arc<Vec<String>>,
+    pub payments: Vec<String>,
+    /// How many at most.
+    pub requests: usize,
 }
 
-/// Keeps `connections` requests in flight for `time`, or until the payments are used up.
+/// Keeps `connections` requests in flight for `time`, or until requests or payments are used up.
 ///
 /// # Panics
 /// When an answer has another status, or a connection breaks.
-pub async fn run(plan: &Plan, connections: usize, time: Duration) -> Figures {
+pub async fn run(plan: &Arc<Plan>, connections: usize, time: Duration) -> Figures {
     let next = Arc::new(AtomicUsize::new(0));
     let begin = Instant::now();
-    let tasks: Vec<_> = (0..connections)
-        .map(|_| tokio::spawn(one_connection(plan.url.clone(), plan.status, Arc::clone(&plan.payments), Arc::clone(&next), begin + time)))
-        .collect();
+    let tasks: Vec<_> = (0..connections).map(|_| tokio::spawn(one_connection(Arc::clone(plan), Arc::clone(&next), begin + time))).collect();
     let mut latencies = Vec::new();
     for task in tasks {
         latencies.extend(task.await.expect("every answer is the expected one"));
@@ -55,17 +55,21 @@ pub async fn run(plan: &Plan, connections: usize, time: Duration) -> Figures {
     Figures { rate: latencies.len() as f64 / took.as_secs_f64(), p50: at(0.50), p99: at(0.99) }
 }
 
-async fn one_connection(url: Uri, status: u16, payments: Arc<Vec<String>>, next: Arc<AtomicUsize>, end: Instant) -> Vec<Duration> {
-    let host = url.authority().expect("a URL has a host").to_string();
+async fn one_connection(plan: Arc<Plan>, next: Arc<AtomicUsize>, end: Instant) -> Vec<Duration> {
+    let host = plan.url.authority().expect("a URL has a host").to_string();
     let socket = TcpStream::connect(&host).await.expect("the server listens");
     socket.set_nodelay(true).expect("TCP_NODELAY");
     let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await.expect("HTTP/1.1");
     tokio::spawn(connection);
     let mut latencies = Vec::new();
     while Instant::now() < end {
-        let mut request = Request::get(url.path()).header(HOST, &host);
-        if !payments.is_empty() {
-            let Some(payment) = payments.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        if number >= plan.requests {
+            break;
+        }
+        let mut request = Request::get(plan.url.path()).header(HOST, &host);
+        if !plan.payments.is_empty() {
+            let Some(payment) = plan.payments.get(number) else { break };
             request = request.header("payment-signature", payment);
         }
         let request = request.body(Empty::<Bytes>::new()).expect("a request");
@@ -75,7 +79,7 @@ async fn one_connection(url: Uri, status: u16, payments: Arc<Vec<String>>, next:
         let told = answer.status();
         let body = answer.into_body().collect().await.expect("a whole answer").to_bytes();
         latencies.push(begin.elapsed());
-        assert_eq!(told, status, "{}", String::from_utf8_lossy(&body));
+        assert_eq!(told, plan.status, "{}", String::from_utf8_lossy(&body));
     }
     latencies
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask bench gateway`: the gateway beside a bare proxy and two other x402 servers, in one
 //! run on one machine. See README.md beside this.
 
+mod instructions;
 mod load;
 
 use std::{
@@ -35,28 +36,36 @@ struct Row {
     figures: Figures,
 }
 
+/// For `stack.yaml`: one address may ask as often as it likes.
+const UNBOUNDED: &str = "limits:\n  challengeRate: 4000000000\n";
+
+/// `obol-bench SECONDS`, or `obol-bench instructions`.
 #[tokio::main]
 async fn main() {
-    let seconds: u64 = std::env::args().nth(1).and_then(|word| word.parse().ok()).unwrap_or(5);
+    match std::env::args().nth(1).unwrap_or_default().as_str() {
+        "instructions" => instructions::count().await,
+        seconds => rates(seconds.parse().unwrap_or(5)).await,
+    }
+}
+
+async fn rates(seconds: u64) {
     let time = Duration::from_secs(seconds);
-    let parts = std::env::current_exe().map(|exe| exe.with_file_name("parts")).expect("this program is a file");
-    let start = |role: &str, words: &[&str]| start(role, Command::new(&parts).arg(role).args(words));
-    let (_upstream, upstream) = start("upstream", &[]);
-    let (_facilitator, facilitator) = start("facilitator", &[]);
-    let (_proxy, proxy) = start("proxy", &[&upstream]);
-    let (_axum, axum) = start_peer("x402-axum", Command::new(part("testbed-target/release/axum-peer")), &facilitator);
-    let (_express, express) = start_peer("@x402/express", node(part("node/express-peer.mjs")), &facilitator);
-    let mut stack = Stack::with("limits:\n  challengeRate: 4000000000\n");
+    let (_upstream, upstream) = start("upstream", Command::new(parts()).arg("upstream"));
+    let (_facilitator, facilitator) = start("facilitator", Command::new(parts()).arg("facilitator"));
+    let (_proxy, proxy) = start("proxy", Command::new(parts()).args(["proxy", &upstream]));
+    let (_axum, axum) = start("x402-axum", &mut axum(&facilitator));
+    let (_express, express) = start("@x402/express", peer(Command::new("node").arg(part("node/express-peer.mjs")), &facilitator));
+    let mut stack = Stack::with(UNBOUNDED);
     stack.up().await;
     sell(&stack, &upstream, &facilitator);
     stack.wait_for("/services/bench/paid", 402).await;
 
-    let peer = |name, url: &str, ceiling| Server { name, free: format!("{url}/free"), paid: Some(format!("{url}/paid")), ceiling };
+    let sells = |name, url: &str, ceiling| Server { name, free: format!("{url}/free"), paid: Some(format!("{url}/paid")), ceiling };
     let servers = [
         Server { name: "bare hyper proxy", free: format!("{proxy}/free"), paid: None, ceiling: 0 },
-        peer("obol", &stack.url("/services/bench"), 20_000),
-        peer("x402-axum 2.0.2 *", &axum, 20_000),
-        peer("@x402/express 2.27 *", &express, 2_000),
+        sells("obol", &stack.url("/services/bench"), 20_000),
+        sells("x402-axum 2.0.2 *", &axum, 20_000),
+        sells("@x402/express 2.27 *", &express, 2_000),
     ];
     let mut rows = Vec::new();
     for connections in [32, 1] {
@@ -76,13 +85,18 @@ fn start(name: &str, command: &mut Command) -> (Process, String) {
     (process, url)
 }
 
-fn start_peer(name: &str, mut command: Command, facilitator: &str) -> (Process, String) {
-    start(name, command.env("FACILITATOR_URL", facilitator).env("PAY_TO", PAYEE).env("NODE_ENV", "production"))
+/// The programs around the servers under test.
+fn parts() -> PathBuf {
+    std::env::current_exe().expect("this program is a file").with_file_name("parts")
 }
 
-fn node(script: PathBuf) -> Command {
-    let mut command = Command::new("node");
-    command.arg(script);
+fn peer<'c>(command: &'c mut Command, facilitator: &str) -> &'c mut Command {
+    command.env("FACILITATOR_URL", facilitator).env("PAY_TO", PAYEE).env("NODE_ENV", "production")
+}
+
+fn axum(facilitator: &str) -> Command {
+    let mut command = Command::new(part("testbed-target/release/axum-peer"));
+    peer(&mut command, facilitator);
     command
 }
 
@@ -100,7 +114,7 @@ async fn measure(server: &Server, connections: usize, time: Duration, rows: &mut
         works.push(("paid", paid, 200, payments(paid, number).await));
     }
     for (work, url, status, payments) in works {
-        let plan = Plan { url: url.parse().expect("a URL"), status, payments: Arc::new(payments) };
+        let plan = Arc::new(Plan { url: url.parse().expect("a URL"), status, payments, requests: usize::MAX });
         if plan.payments.is_empty() {
             load::run(&plan, connections, Duration::from_millis(300)).await;
         }

@@ -21,13 +21,20 @@ pub enum Bench {
         /// One second per row
         #[arg(long)]
         quick: bool,
+        /// Count instructions per request instead, which no other load disturbs; needs valgrind
+        #[arg(long, conflicts_with_all = ["seconds", "quick"])]
+        instructions: bool,
     },
 }
 
 /// `cargo xtask bench …`
 pub fn run_bench(bench: &Bench) -> Result {
-    let Bench::Gateway { seconds, quick } = *bench;
-    let seconds = if quick { 1 } else { seconds.clamp(1, 60) };
+    let Bench::Gateway { seconds, quick, instructions } = *bench;
+    let what = match (instructions, quick) {
+        (true, _) => "instructions".to_owned(),
+        (false, true) => "1".to_owned(),
+        (false, false) => seconds.clamp(1, 60).to_string(),
+    };
     let places = Places::find()?;
     let mut steps = Steps::default();
     steps.step("provision: npm", || provision::node(&places))?;
@@ -37,6 +44,6 @@ pub fn run_bench(bench: &Bench) -> Result {
     })?;
     steps.step("measure", || {
         let mut measure = Command::new(places.target.join("release/obol-bench"));
-        run(measure.arg(seconds.to_string()).env("OBOL_TESTBED", &places.cache).env("OBOL_BIN", places.obol()))
+        run(measure.arg(&what).env("OBOL_TESTBED", &places.cache).env("OBOL_BIN", places.obol()))
     })
 }

@@ -9,6 +9,7 @@ use std::{
 use obol_backend::{Node, NodeConfig, control::Client};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -28,7 +29,7 @@ pub async fn run(args: UpArgs, verbose: bool, printer: &Printer) -> Result<Exit,
     context.need_stack()?;
     context.config()?;
     let human = printer.is_human() && std::io::stderr().is_terminal();
-    log(args.log.unwrap_or(if human { LogFormat::Text } else { LogFormat::Json }), verbose, human);
+    let _log = log(args.log.unwrap_or(if human { LogFormat::Text } else { LogFormat::Json }), verbose, human);
     let config = NodeConfig { listen: args.listen, admin: args.admin, ..NodeConfig::new(context.dirs.clone()) };
     let node = Node::start(config).await?;
     let addresses = node.addresses();
@@ -95,8 +96,9 @@ async fn follow(context: Context, printer: Printer) {
     }
 }
 
-/// `OBOL_LOG` (as in `RUST_LOG`) wins over `--verbose`.
-fn log(format: LogFormat, verbose: bool, human: bool) {
+/// `OBOL_LOG` (as in `RUST_LOG`) wins over `--verbose`. What is still to be written is written when
+/// the guard goes.
+fn log(format: LogFormat, verbose: bool, human: bool) -> WorkerGuard {
     // A person sees the table of offers; the log adds what went wrong.
     let level = match (verbose, human) {
         (true, _) => "debug,hyper=info,reqwest=info,h2=info,rustls=info",
@@ -104,9 +106,13 @@ fn log(format: LogFormat, verbose: bool, human: bool) {
         (false, false) => "info",
     };
     let filter = std::env::var("OBOL_LOG").ok().and_then(|text| EnvFilter::try_new(text).ok()).unwrap_or_else(|| EnvFilter::new(level));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Lines are written by a thread of their own, as many at once as there are. A reader of the log
+    // that falls behind loses lines; it never holds up a sale.
+    let (writer, guard) = NonBlocking::new(std::io::BufWriter::new(std::io::stderr()));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let _ = match format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
         LogFormat::Text => builder.with_ansi(human && std::env::var_os("NO_COLOR").is_none()).try_init(),
     };
+    guard
 }
