@@ -60,10 +60,44 @@ impl HttpBody for Body {
     }
 }
 
+/// An upstream's answer as it comes, or as it was read before its payment was captured.
+#[derive(Debug)]
+pub(crate) enum Source {
+    Stream(Incoming),
+    Whole(Bytes),
+}
+
+impl HttpBody for Source {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Stream(body) => Pin::new(body).poll_frame(cx),
+            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Stream(body) => body.is_end_stream(),
+            Self::Whole(bytes) => bytes.is_empty(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Stream(body) => body.size_hint(),
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+        }
+    }
+}
+
 /// An upstream's answer on its way to the buyer.
 #[derive(Debug)]
 pub(crate) struct UpstreamBody {
-    inner: Incoming,
+    inner: Source,
     /// Completed at the end; dropped before it, the payment is owed.
     delivery: Option<Delivery>,
     /// The request counts as in progress until here.
@@ -71,7 +105,7 @@ pub(crate) struct UpstreamBody {
 }
 
 impl UpstreamBody {
-    pub(crate) fn new(inner: Incoming, delivery: Option<Delivery>, in_flight: InFlight) -> Self {
+    pub(crate) fn new(inner: Source, delivery: Option<Delivery>, in_flight: InFlight) -> Self {
         let mut body = Self { inner, delivery, _in_flight: in_flight };
         // An answer without a body is never polled.
         body.complete_at_end();

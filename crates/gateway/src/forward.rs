@@ -12,14 +12,15 @@ use hyper::{
     upgrade::OnUpgrade,
 };
 use obol_offer::Terms;
-use obol_settle::{Captured, Delivery, PaymentPermit, Receipt, Refusal};
+use obol_settle::{Captured, Delivery, PaymentPermit, Receipt, Refusal, StoredAnswer};
 use obol_x402::MatchedPayment;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    body::{Body, Progress, RequestBody, UpstreamBody},
+    body::{Body, Progress, RequestBody, Source, UpstreamBody},
     fingerprint::fingerprint,
     headers::{self, Forwarded},
+    keep,
     limits::InFlight,
     metrics::NetworkLabel,
     permit::{Passage, Spent},
@@ -37,6 +38,17 @@ pub(crate) const BODY_MEMORY_KIB: usize = 32 * 1024;
 /// Bound on reading such a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Keeps an answer on a paid route out of shared caches: what was paid for, and errors that one
+/// buyer provoked.
+fn keep_private(answer: &mut HeaderMap) {
+    answer.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+    // Some caches believe these instead (RFC 9213).
+    headers::remove_if(answer, |name| {
+        let name = name.as_str();
+        matches!(name, "expires" | "surrogate-control") || name.ends_with("cdn-cache-control")
+    });
+}
+
 /// Milliseconds spent per step, for `Server-Timing`.
 #[derive(Default)]
 struct Timing(String);
@@ -53,6 +65,8 @@ impl Timing {
 /// What is carried past the upstream's answer.
 struct Carried {
     terms: Option<Terms>,
+    /// Whether the payment is bound to the whole request, body included.
+    bound: bool,
     in_flight: InFlight,
     buyer: Option<OnUpgrade>,
     timing: Timing,
@@ -78,7 +92,7 @@ impl Shared {
         }
         let websocket = upgrade::wants_websocket(&request);
         let buyer = websocket.then(|| hyper::upgrade::on(&mut request));
-        let mut carried = Carried { terms: None, in_flight, buyer, timing: Timing::default() };
+        let mut carried = Carried { terms: None, bound: false, in_flight, buyer, timing: Timing::default() };
         let (passage, request) = match visit.payment.take() {
             None => match Passage::free(&visit.entry) {
                 Some(passage) => (passage, request.map(|body| stream(body, max_body))),
@@ -89,7 +103,10 @@ impl Shared {
             Some(payment) => {
                 carried.terms = Some(payment.terms.clone());
                 match self.admit(&visit, payment, request, max_body, &mut carried.timing).await {
-                    Ok((permit, request)) => (Passage::paid(permit), request),
+                    Ok((permit, request)) => {
+                        carried.bound = matches!(request.body(), RequestBody::Ready { .. });
+                        (Passage::paid(permit), request)
+                    }
                     Err(answer) => return *answer,
                 }
             }
@@ -169,6 +186,11 @@ impl Shared {
                 let problem = conflict("this payment has bought an answer already", "sign a new payment for a new answer");
                 let mut answer = respond::problem(&problem.transaction(Some(receipt.transaction.clone())));
                 respond::receipts(answer.headers_mut(), terms, Ok(&receipt));
+                answer
+            }
+            Refusal::Answered { receipt, answer } => {
+                let mut answer = keep::again(&answer);
+                self.charged(answer.headers_mut(), terms, &receipt, &Timing::default());
                 answer
             }
             Refusal::OtherRequest => respond::problem(&conflict(
@@ -259,10 +281,17 @@ impl Shared {
         if status.as_u16() >= 400 {
             spent.release().await;
             self.uncharged(visit, &carried, "upstream_status", false);
-            return self.hand_out(visit, answer, carried, None, None);
+            if carried.terms.is_some() {
+                keep_private(answer.headers_mut());
+            }
+            return self.hand_out(visit, answer.map(Source::Stream), carried, None, None);
         }
+        let (mut answer, kept) = match self.keep(visit, answer, &carried).await {
+            Ok(answer) => answer,
+            Err(error) => return self.upstream_failed(visit, spent, error, &carried).await,
+        };
         let asked = Instant::now();
-        let captured = spent.capture().await;
+        let captured = spent.capture(kept).await;
         let Some(terms) = carried.terms.clone() else { return self.hand_out(visit, answer, carried, upstream, None) };
         let took = asked.elapsed();
         carried.timing.add("settle", asked);
@@ -291,20 +320,35 @@ impl Shared {
         }
     }
 
+    /// Reads a short answer in full where the offer keeps answers. One that breaks is not charged.
+    async fn keep(
+        &self,
+        visit: &Visit,
+        answer: Response<Incoming>,
+        carried: &Carried,
+    ) -> Result<(Response<Source>, Option<StoredAnswer>), UpstreamError> {
+        let paid = carried.terms.is_some() && carried.bound;
+        if !paid || !keep::is_wanted(visit.entry.offer.delivery.on_lost, &answer) {
+            return Ok((answer.map(Source::Stream), None));
+        }
+        match tokio::time::timeout(BODY_TIMEOUT, keep::read(answer)).await {
+            Ok(Ok((answer, kept))) => Ok((answer, Some(kept))),
+            Ok(Err(_)) => Err(UpstreamError::Failed),
+            Err(_) => Err(UpstreamError::Timeout),
+        }
+    }
+
     /// Headers of a paid answer.
     fn charged(&self, answer: &mut HeaderMap, terms: &Terms, receipt: &Receipt, timing: &Timing) {
         respond::receipts(answer, terms, Ok(receipt));
-        answer.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
-        // Some caches believe these instead (RFC 9213).
-        headers::remove_if(answer, |name| {
-            let name = name.as_str();
-            matches!(name, "expires" | "surrogate-control") || name.ends_with("cdn-cache-control")
-        });
+        keep_private(answer);
         answer.append(header::ACCESS_CONTROL_EXPOSE_HEADERS, respond::EXPOSED);
         if !answer.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
             answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
         }
-        if let Ok(value) = HeaderValue::from_str(&timing.0) {
+        if !timing.0.is_empty()
+            && let Ok(value) = HeaderValue::from_str(&timing.0)
+        {
             answer.append(HeaderName::from_static("server-timing"), value);
         }
     }
@@ -313,7 +357,7 @@ impl Shared {
     fn hand_out(
         &self,
         visit: &Visit,
-        answer: Response<Incoming>,
+        answer: Response<Source>,
         carried: Carried,
         upstream: Option<OnUpgrade>,
         delivery: Option<Delivery>,

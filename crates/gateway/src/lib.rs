@@ -14,6 +14,7 @@ mod framing;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod headers;
+mod keep;
 mod limits;
 mod metrics;
 mod offers;

@@ -2,7 +2,7 @@
 //! only two ways to one. Forwarding unpaid, or twice for one payment, does not compile.
 
 use obol_reconcile::Entry;
-use obol_settle::{Captured, PaymentPermit};
+use obol_settle::{Captured, PaymentPermit, StoredAnswer};
 
 /// Leave to call an upstream once: for a reserved payment, or because the route is free.
 #[derive(Debug)]
@@ -35,10 +35,11 @@ impl Passage {
 pub struct Spent(Option<PaymentPermit>);
 
 impl Spent {
-    /// Takes the money; `None` when the route was free.
-    pub async fn capture(self) -> Option<Captured> {
+    /// Takes the money, and keeps the answer for a buyer who does not get it; `None` when the route
+    /// was free.
+    pub async fn capture(self, kept: Option<StoredAnswer>) -> Option<Captured> {
         match self.0 {
-            Some(permit) => Some(permit.capture().await),
+            Some(permit) => Some(permit.capture_for(kept).await),
             None => None,
         }
     }

@@ -39,6 +39,9 @@ pub struct OfferSpec {
     /// Bounds on use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsSpec>,
+    /// What is owed to a buyer who paid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<DeliverySpec>,
     /// What buyers are told about the offer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registration: Option<RegistrationSpec>,
@@ -208,6 +211,28 @@ pub struct LimitsSpec {
     /// Largest request body in bytes; larger gets 413. Unbounded when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_body_bytes: Option<u64>,
+}
+
+/// What is owed to a buyer who paid.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeliverySpec {
+    /// What the same payment gets when the same request comes again, `receipt` when absent.
+    #[serde(default)]
+    pub on_lost: OnLost,
+}
+
+/// What the same payment gets when the same request comes again. No choice ever charges twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum OnLost {
+    /// 409 with the receipt; an answer that was lost is listed by `obol payments owed`.
+    #[default]
+    Receipt,
+    /// The same answer, where it is of known length, at most 64 KiB, and the request's body was at
+    /// most 1 MiB. Answers are kept on disk until their payments are archived: do not choose this
+    /// for what may not be kept.
+    StoredAnswer,
 }
 
 /// What buyers are told about the offer.

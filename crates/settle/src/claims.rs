@@ -6,6 +6,7 @@ use std::{
 };
 
 use obol_offer::B256;
+use obol_payment::Answer;
 use obol_x402::ReplayKey;
 use tokio::sync::watch;
 
@@ -63,7 +64,9 @@ impl Claims {
         match self.lock().entry(key) {
             Entry::Occupied(mut taken) => {
                 let work = taken.get_mut();
-                Err(match &work.known {
+                // One that may be used again is free as soon as the journal says so.
+                let known = work.known.as_ref().filter(|known| Answer::of(known.state) != Answer::Usable);
+                Err(match known {
                     Some(known) => Taken::Known(known.clone()),
                     None if work.fingerprint != fingerprint => Taken::Other,
                     None => Taken::Same(work.over.get_or_insert_with(|| watch::Sender::new(())).subscribe()),

@@ -7,6 +7,7 @@ mod support;
 
 mod challenge;
 mod hostile;
+mod kept;
 mod limits;
 mod money;
 mod operate;

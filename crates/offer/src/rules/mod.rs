@@ -13,7 +13,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use url::Url;
 
-use crate::{Amount, Asset, CanonicalPath, Hostname, LimitsSpec, Network, OfferKind, OfferName, OfferSpec, RegistrationSpec};
+use crate::{Amount, Asset, CanonicalPath, DeliverySpec, Hostname, LimitsSpec, Network, OfferKind, OfferName, OfferSpec, RegistrationSpec};
 
 pub use collisions::find_collisions;
 
@@ -65,6 +65,8 @@ pub struct Offer {
     pub routes: Vec<Route>,
     /// Bounds on use.
     pub limits: LimitsSpec,
+    /// What is owed to a buyer who paid.
+    pub delivery: DeliverySpec,
     /// What buyers are told.
     pub registration: RegistrationSpec,
     /// When serving ends, for an offer that is being stopped.
@@ -147,6 +149,7 @@ impl Offer {
                 hostname,
                 routes,
                 limits: spec.limits.clone().unwrap_or_default(),
+                delivery: spec.delivery.unwrap_or_default(),
                 registration: spec.registration.clone().unwrap_or_default(),
                 drain_until,
             }),

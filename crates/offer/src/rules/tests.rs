@@ -120,3 +120,17 @@ fn unknown_fields_are_errors() {
     let error = serde_json::from_str::<OfferSpec>(r#"{"upstream":{"url":"http://a"},"maxInflight":3}"#).unwrap_err();
     assert!(error.to_string().contains("maxInflight"), "{error}");
 }
+
+#[test]
+fn what_is_owed_to_a_buyer_is_a_receipt_unless_the_offer_says_more() {
+    let read = |text: &str| serde_json::from_str::<crate::DeliverySpec>(text);
+    assert_eq!(read("{}").unwrap().on_lost, crate::OnLost::Receipt);
+    assert_eq!(read(r#"{"onLost":"storedAnswer"}"#).unwrap().on_lost, crate::OnLost::StoredAnswer);
+    assert!(read(r#"{"onLost":"refund"}"#).is_err() && read(r#"{"onlost":"receipt"}"#).is_err());
+    let schema = serde_json::to_value(schemars::schema_for!(OfferSpec)).unwrap();
+    let policies = &schema["$defs"]["OnLost"]["oneOf"];
+    assert_eq!(
+        policies.as_array().map(|list| list.iter().map(|p| p["const"].as_str().unwrap()).collect::<Vec<_>>()).unwrap(),
+        ["receipt", "storedAnswer"]
+    );
+}
