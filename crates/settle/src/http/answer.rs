@@ -60,7 +60,9 @@ pub(crate) fn settle(status: u16, body: &[u8], payment: &MatchedPayment) -> Sett
         (Some(Value::Bool(false)), None) if status >= 500 || reason.starts_with("unexpected") || reason == "settlement_pending" => {
             unknown(&format!("failure of the facilitator: {reason}"))
         }
-        (Some(Value::Bool(false)), None) if !is_silent(json.get("transaction")) => unknown(&format!("failure with an odd transaction: {reason}")),
+        (Some(Value::Bool(false)), None) if !is_silent(json.get("transaction")) => {
+            unknown(&format!("failure with an odd transaction: {reason}"))
+        }
         (Some(Value::Bool(false)), None) => SettleOutcome::Refused { reason },
         _ => unknown("`success` is not true or false"),
     }
