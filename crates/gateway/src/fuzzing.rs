@@ -49,12 +49,12 @@ pub fn upstream_uri(offer: &Offer, path: &CanonicalPath, query: Option<&str>) ->
 }
 
 /// Serves one connection as the gateway does, guard and HTTP library, with `bytes` arriving `step` at
-/// a time. What the service was asked, and whether it was told of a refusal. `None` when it hangs, or
-/// speaks HTTP/2.
-pub async fn serve(bytes: &[u8], step: usize) -> Option<(Vec<Seen>, bool)> {
+/// a time. What the service was asked, whether it was told of a refusal, and whether the library
+/// refused nothing itself. `None` when it hangs, or speaks HTTP/2.
+pub async fn serve(bytes: &[u8], step: usize) -> Option<(Vec<Seen>, bool, bool)> {
     let wire = Wire { bytes: bytes.to_vec(), at: 0, step: step.max(1) };
     let mut guard = Guard::new(wire, MAX_HEAD, Duration::from_secs(5));
-    let Ok(protocol) = guard.sniff().await else { return Some((Vec::new(), false)) };
+    let Ok(protocol) = guard.sniff().await else { return Some((Vec::new(), false, false)) };
     if protocol == Protocol::Http2 {
         return None;
     }
@@ -83,7 +83,7 @@ pub async fn serve(bytes: &[u8], step: usize) -> Option<(Vec<Seen>, bool)> {
         }
     });
     let serving = http1::Builder::new().half_close(true).max_buf_size(64 * 1024).serve_connection(TokioIo::new(guard), service);
-    tokio::time::timeout(Duration::from_secs(5), serving).await.ok().map(|_| (seen.take(), *refused.borrow()))
+    tokio::time::timeout(Duration::from_secs(5), serving).await.ok().map(|ended| (seen.take(), *refused.borrow(), ended.is_ok()))
 }
 
 /// Bytes that arrive in pieces, then the end; what is written is dropped.
