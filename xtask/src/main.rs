@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod bench;
+mod fuzz;
 mod layers;
 mod places;
 mod provision;
@@ -42,6 +43,8 @@ enum Command {
     /// Measure
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Fuzz every parser of outside bytes, and tell how many inputs were tried
+    Fuzz(fuzz::Fuzz),
 }
 
 /// A part of the whole test run.
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Layers => layers::check(),
         Command::Advisories => suite::advisories(),
         Command::Bench(bench) => bench::run_bench(&bench),
+        Command::Fuzz(fuzz) => fuzz::fuzz(&fuzz),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
