@@ -25,6 +25,7 @@ const ORDER: &[&str] = &[
     "obol-backend",
     "obol",
     "obol-e2e",
+    "obol-sim",
     "obol-bench",
     "xtask",
 ];

@@ -10,6 +10,7 @@ mod layers;
 mod places;
 mod provision;
 mod run;
+mod sim;
 mod suite;
 
 use std::process::ExitCode;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         Command::Layers => layers::check(),
         Command::Advisories => suite::advisories(),
         Command::Bench(bench) => bench::run_bench(&bench),
+        Command::Sim { arguments } => sim::run_sim(&arguments),
         Command::Fuzz(fuzz) => fuzz::fuzz(&fuzz),
     };
     match result {

@@ -7,6 +7,7 @@ use crate::{
     places::Places,
     provision,
     run::{Result, Steps, run},
+    sim,
 };
 
 type Work = fn(&Places) -> Result;
@@ -24,6 +25,7 @@ const STEPS: &[(Part, &str, Work)] = &[
     (Part::Unit, "tests of every crate", |p| {
         run(&mut p.cargo(&["test", "--locked", "--workspace", "--exclude", "obol-e2e", "--no-fail-fast"]))
     }),
+    (Part::Unit, "simulation of payments", |_| sim::run_sim(&["--seeds".to_owned(), "20000".to_owned()])),
     (Part::E2e, "provision: npm", provision::node),
     (Part::E2e, "provision: PyPI x402 2.x", |p| provision::python(p, "x402")),
     (Part::E2e, "provision: PyPI x402 1.0.0", |p| provision::python(p, "x402-v1")),

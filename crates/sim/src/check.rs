@@ -1,0 +1,149 @@
+//! What must hold, at every step and at the end.
+
+use obol_settle::PaymentState as State;
+
+use crate::{buyer::Manner, gateway::Answer, world::World};
+
+/// Most payments that one buyer signs.
+const MAX_SIGNED: u32 = 4;
+
+impl World {
+    /// The journal: payment, state and amount, in the order of signing; `None` while it cannot be
+    /// read.
+    pub fn rows(&self) -> Option<Vec<(usize, State, u64)>> {
+        let cashier = self.cashier.as_ref()?;
+        let number = |key: &str| key.rsplit('/').next().and_then(|nonce| usize::from_str_radix(nonce.get(nonce.len() - 4..)?, 16).ok());
+        let mut rows: Vec<_> = cashier
+            .simulated_rows()?
+            .into_iter()
+            .filter_map(|row| Some((number(&row.key)?, row.state, row.amount.to_string().parse().ok()?)))
+            .collect();
+        rows.sort_by_key(|(id, ..)| *id);
+        Some(rows)
+    }
+
+    /// Whether this life's power is off: what is still said then, nobody hears.
+    pub fn is_dead(&self) -> bool {
+        self.machine.as_ref().is_none_or(|machine| machine.is_dead())
+    }
+
+    /// The upstream is called.
+    pub fn execute(&mut self, id: usize) {
+        let dead = self.is_dead();
+        let payment = &mut self.payments[id];
+        payment.executing += 1;
+        if payment.executing > 1 && !dead {
+            self.violate(format!("p{id} runs the upstream twice at once"));
+        }
+        self.note(format_args!("upstream runs for p{id}"));
+    }
+
+    /// The first byte of a paid answer leaves.
+    pub fn begin_answer(&mut self, id: usize) {
+        self.advance();
+        if self.is_dead() {
+            return;
+        }
+        let payment = &mut self.payments[id];
+        payment.answers += 1;
+        let (answers, key) = (payment.answers, payment.key());
+        if answers > 1 {
+            self.violate(format!("p{id} bought {answers} answers"));
+        }
+        if self.ledger.moved(&key).is_none() {
+            self.violate(format!("an answer to p{id} leaves unpaid"));
+        }
+        self.note(format_args!("the answer to p{id} begins"));
+    }
+
+    /// The last byte has left.
+    pub fn hand_over(&mut self, id: usize) {
+        if !self.is_dead() {
+            self.payments[id].delivered = true;
+            self.counts.delivered += 1;
+        }
+    }
+
+    /// What was told is true, and safe to act upon.
+    pub fn check_answer(&mut self, id: usize, answer: Answer) {
+        let key = self.payments[id].key();
+        let moved = self.ledger.moved(&key).is_some();
+        match answer {
+            Answer::Sign if moved => self.violate(format!("p{id} was charged, and its buyer is told to sign again")),
+            Answer::Sign if self.ledger.may_move(&key) => {
+                self.violate(format!("p{id} may still be charged, and its buyer is told to sign again"));
+            }
+            Answer::Used | Answer::Again if !moved => self.violate(format!("p{id} is said to be used, and no money moved")),
+            Answer::Unknown => self.payments[id].doubted = true,
+            _ => {}
+        }
+        let buyer = self.payments[id].buyer;
+        if answer == Answer::Other && self.buyers[buyer].is_honest() {
+            self.violate(format!("p{id} was only ever sent for one request, and is refused for another"));
+        }
+        self.check_books(false);
+    }
+
+    /// A buyer makes up its mind.
+    pub fn think(&mut self, index: usize, id: usize, answers: &[Answer]) {
+        let has = |wanted: Answer| answers.contains(&wanted);
+        let all_sign = !answers.is_empty() && answers.iter().all(|answer| *answer == Answer::Sign);
+        let hasty = self.buyers[index].manner == Manner::Hasty && self.rng.percent(50);
+        let doubtful = has(Answer::Unknown) || has(Answer::Lost) || has(Answer::InProgress);
+        let buyer = &mut self.buyers[index];
+        buyer.rounds = buyer.rounds.saturating_sub(1);
+        if buyer.rounds == 0 {
+            buyer.is_done = true;
+        } else if buyer.manner == Manner::Replayer {
+            // Once more, whatever the answer.
+        } else if has(Answer::Paid) || has(Answer::Again) || has(Answer::Used) {
+            buyer.is_done = true;
+        } else if all_sign || (hasty && doubtful) {
+            buyer.payment = None;
+            buyer.is_done = buyer.signed >= MAX_SIGNED;
+        }
+        let done = self.buyers[index].is_done;
+        self.note(format_args!("b{index} got {answers:?} for p{id}{}", if done { ", and is done" } else { "" }));
+    }
+
+    /// The journal against the chain. `last` is after everything had time to be found out.
+    pub fn check_books(&mut self, last: bool) {
+        if self.is_dead() {
+            return;
+        }
+        let Some(rows) = self.rows() else { return };
+        let mut wrong = Vec::new();
+        for &(id, state, amount) in &rows {
+            let Some(payment) = self.payments.get(id) else { continue };
+            let moved = self.ledger.moved(&payment.key());
+            match (state.is_paid(), state.is_unsettled()) {
+                (true, _) if moved != Some(amount) => wrong.push(format!("p{id} is {state} with {amount}, and {moved:?} moved")),
+                (false, false) if moved.is_some() => wrong.push(format!("p{id} is {state}, and its money moved")),
+                (false, false) if self.ledger.may_move(&payment.key()) => wrong.push(format!("p{id} is {state}, and its money may move")),
+                _ => {}
+            }
+            if state == State::Delivered && !payment.delivered {
+                wrong.push(format!("p{id} is delivered in the journal only"));
+            }
+            if last && matches!(state, State::Reserved | State::Settling | State::Settled) {
+                wrong.push(format!("p{id} is still {state} at the end"));
+            }
+        }
+        let known: Vec<usize> = rows.iter().map(|(id, ..)| *id).collect();
+        for (key, _) in self.ledger.transfers() {
+            let id = crate::world::number(key);
+            if !known.contains(&id) {
+                wrong.push(format!("p{id} was charged, and the journal does not know it"));
+            }
+        }
+        if last && self.plan.chain {
+            // The chain could be read for hours: nothing is left open.
+            wrong.extend(
+                rows.iter().filter(|(_, state, _)| state.is_unsettled()).map(|(id, state, _)| format!("p{id} is {state} for ever")),
+            );
+        }
+        if let Some(first) = wrong.into_iter().next() {
+            self.violate(first);
+        }
+    }
+}

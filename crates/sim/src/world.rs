@@ -1,0 +1,289 @@
+//! Everything outside the cashier: the clock, the chain, the buyers' memory, the trace, and what
+//! must never be.
+
+use std::{
+    fmt::{self, Write as _},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use obol_offer::{Address, Amount, B256, Network, Terms};
+use obol_settle::Cashier;
+use obol_x402::{Authorization, LocalCheck, MatchedPayment, Version};
+use tokio::time::Instant;
+
+use crate::{
+    buyer::Buyer,
+    chain::{Happened, Key, Ledger},
+    disk::Machine,
+    plan::Plan,
+    rng::Rng,
+};
+
+/// The network of every payment.
+pub const NETWORK: &str = "base-sepolia";
+/// The price, in atomic units.
+pub const PRICE: u64 = 1000;
+
+/// One signed payment.
+pub struct Payment {
+    /// As the gateway has matched it.
+    pub matched: MatchedPayment,
+    /// Which buyer signed it.
+    pub buyer: usize,
+    /// The request it was signed for.
+    pub fingerprint: [u8; 32],
+    /// Upstream executions under way.
+    pub executing: u32,
+    /// Answers that began to leave.
+    pub answers: u32,
+    /// The whole answer was handed over.
+    pub delivered: bool,
+    /// Somebody was told that its outcome is unknown, or pending.
+    pub doubted: bool,
+}
+
+impl Payment {
+    /// Payer and nonce.
+    pub fn key(&self) -> Key {
+        (self.matched.authorization.from, self.matched.authorization.nonce)
+    }
+}
+
+/// Counts of one run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Requests sent.
+    pub requests: u64,
+    /// Questions to settle.
+    pub settles: u64,
+    /// Transfers on the chain.
+    pub transfers: u64,
+    /// Answers delivered in full.
+    pub delivered: u64,
+    /// Crashes.
+    pub crashes: u64,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.settles += other.settles;
+        self.transfers += other.transfers;
+        self.delivered += other.delivered;
+        self.crashes += other.crashes;
+    }
+}
+
+/// The world.
+pub struct World {
+    /// How this seed goes.
+    pub plan: Plan,
+    /// The one source of chance.
+    pub rng: Rng,
+    /// The chain.
+    pub ledger: Ledger,
+    /// Every payment that was signed.
+    pub payments: Vec<Payment>,
+    /// Every buyer.
+    pub buyers: Vec<Buyer>,
+    /// The machine of this life.
+    pub machine: Option<Arc<Machine>>,
+    /// The cashier of this life.
+    pub cashier: Option<Cashier>,
+    /// Whether everything works from now on.
+    pub is_calm: bool,
+    /// What went wrong first.
+    pub violation: Option<String>,
+    /// How much happened.
+    pub counts: Counts,
+    base: u64,
+    started: Option<Instant>,
+    hash: u64,
+    trace: Option<Vec<String>>,
+}
+
+/// The world, shared by all in it.
+#[derive(Clone)]
+pub struct Shared(pub Arc<Mutex<World>>);
+
+impl Shared {
+    /// A world at its beginning.
+    pub fn new(seed: u64, plan: Plan, keep_trace: bool) -> Self {
+        let world = World {
+            plan,
+            rng: Rng::new(seed),
+            ledger: Ledger::default(),
+            payments: Vec::new(),
+            buyers: Vec::new(),
+            machine: None,
+            cashier: None,
+            is_calm: false,
+            violation: None,
+            counts: Counts::default(),
+            base: 1_800_000_000_000,
+            started: None,
+            hash: 0xCBF2_9CE4_8422_2325,
+            trace: keep_trace.then(Vec::new),
+        };
+        Self(Arc::new(Mutex::new(world)))
+    }
+
+    /// Never held across an await.
+    pub fn lock(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits so many milliseconds.
+    pub async fn sleep(&self, milliseconds: u64) {
+        tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+    }
+}
+
+/// Hashes what is written to it (FNV-1a).
+struct Digest(u64);
+
+impl fmt::Write for Digest {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
+        }
+        Ok(())
+    }
+}
+
+/// A payment in few letters.
+pub fn short(key: &Key) -> String {
+    format!("p{}", number(key))
+}
+
+/// Which payment it is.
+pub fn number(key: &Key) -> usize {
+    usize::from(u16::from_be_bytes([key.1[30], key.1[31]]))
+}
+
+impl World {
+    /// Unix milliseconds.
+    pub fn now(&self) -> u64 {
+        self.base + self.started.map_or(0, |at| at.elapsed().as_millis() as u64)
+    }
+
+    /// A life begins on a clock of its own, `later` after the last one.
+    pub fn begin_life(&mut self, later: u64) {
+        self.base += later;
+        self.started = Some(Instant::now());
+    }
+
+    /// The clock of a life ends with it.
+    pub fn end_life(&mut self) {
+        self.base = self.now();
+        self.started = None;
+        self.cashier = None;
+        for payment in &mut self.payments {
+            payment.executing = 0;
+        }
+    }
+
+    /// Whether facilitators, nodes and buyers may misbehave.
+    pub fn is_troubled(&self) -> bool {
+        !self.is_calm
+    }
+
+    /// Writes into the trace.
+    pub fn note(&mut self, what: fmt::Arguments<'_>) {
+        let now = self.now();
+        let mut digest = Digest(self.hash);
+        let _ = writeln!(digest, "{now} {what}");
+        self.hash = digest.0;
+        if let Some(trace) = &mut self.trace {
+            let at = now - 1_800_000_000_000;
+            trace.push(format!("{:>6}.{:03} {what}", at / 1000, at % 1000));
+        }
+    }
+
+    /// Hash of the trace so far.
+    pub const fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// The trace, where it was kept.
+    pub fn take_trace(&mut self) -> Vec<String> {
+        self.trace.take().unwrap_or_default()
+    }
+
+    /// Something that must never be.
+    pub fn violate(&mut self, what: String) {
+        self.note(format_args!("VIOLATION {what}"));
+        self.violation.get_or_insert(what);
+    }
+
+    /// Brings the chain to the present, and checks every transfer.
+    pub fn advance(&mut self) -> u64 {
+        let now = self.now();
+        let reorgs = self.plan.reorgs && !self.is_calm;
+        for (at, event) in self.ledger.advance(now, &mut self.rng, reorgs) {
+            self.note(format_args!("chain at {}: {}", at % 100_000_000, Shown(&event)));
+            if let Happened::Moved(key) = event {
+                self.counts.transfers += 1;
+                self.check_transfer(&key);
+            }
+        }
+        now
+    }
+
+    /// An honest buyer pays once for a request.
+    fn check_transfer(&mut self, key: &Key) {
+        let buyer = self.payments[number(key)].buyer;
+        if !self.buyers[buyer].is_honest() {
+            return;
+        }
+        let moved: Vec<_> =
+            self.payments.iter().filter(|p| p.buyer == buyer && self.ledger.moved(&p.key()).is_some()).map(|p| short(&p.key())).collect();
+        if moved.len() > 1 {
+            self.violate(format!("honest buyer b{buyer} paid twice for one request: {moved:?}"));
+        }
+    }
+
+    /// Signs a payment for a buyer's request.
+    pub fn sign(&mut self, buyer: usize) -> usize {
+        let id = self.payments.len();
+        let now = self.now() / 1000;
+        let Buyer { payer, fingerprint, is_wallet, .. } = self.buyers[buyer];
+        let valid_before = now + self.rng.range(30, 300);
+        let network = Network::find(NETWORK).unwrap();
+        let pay_to = Address::repeat_byte(0xEE);
+        let amount = Amount::from(PRICE);
+        let nonce = B256::left_padding_from(&[0xA0, (id >> 8) as u8, id as u8]);
+        let matched = MatchedPayment {
+            version: Version::V2,
+            terms: Terms { network, asset: network.default_asset(), pay_to, amount, max_timeout_seconds: 300 },
+            authorization: Authorization {
+                from: payer,
+                to: pay_to,
+                value: amount,
+                valid_after: 0,
+                valid_before,
+                nonce,
+                signature: vec![1; 65],
+            },
+            local_check: if is_wallet { LocalCheck::Undecided } else { LocalCheck::SignedByPayer },
+            payload_digest: nonce.0,
+            facilitator_body: format!(r#"{{"n":{id}}}"#).into_bytes(),
+        };
+        self.note(format_args!("b{buyer} signs p{id} until {valid_before}"));
+        self.payments.push(Payment { matched, buyer, fingerprint, executing: 0, answers: 0, delivered: false, doubted: false });
+        id
+    }
+}
+
+struct Shown<'a>(&'a Happened);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Happened::Moved(key) => write!(f, "{} moved", short(key)),
+            Happened::Reverted(key, why) => write!(f, "{} reverted: {why}", short(key)),
+            Happened::Undone(key) => write!(f, "{} undone by a reorganisation", short(key)),
+        }
+    }
+}
