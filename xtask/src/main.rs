@@ -44,6 +44,12 @@ enum Command {
     /// Measure
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Simulate payments among crashes and lossy facilitators: --seeds N, --start S, --seed S
+    Sim {
+        /// For the simulation
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Fuzz every parser of outside bytes, and tell how many inputs were tried
     Fuzz(fuzz::Fuzz),
 }
