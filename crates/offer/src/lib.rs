@@ -24,7 +24,7 @@ pub use network::{Asset, Network, SANDBOX, TransferMethod, networks};
 pub use path::{CanonicalPath, PathError};
 pub use rules::{DEFAULT_MAX_TIMEOUT_SECONDS, Offer, RESERVED_PATHS, Route, Terms, Upstream, Violation, find_collisions};
 pub use spec::{
-    AssetSpec, DeliverySpec, Gate, HostUpstream, LimitsSpec, OfferKind, OfferSpec, OnLost, PaymentSpec, PriceSpec, RegistrationSpec, RouteSpec, Scheme,
-    UpstreamSpec,
+    AssetSpec, DeliverySpec, Gate, HostUpstream, LimitsSpec, OfferKind, OfferSpec, OnLost, PaymentSpec, PriceSpec, RegistrationSpec,
+    RouteSpec, Scheme, UpstreamSpec,
 };
 pub use status::{Condition, ConditionKind, ConditionStatus, OfferStatus};
