@@ -173,32 +173,17 @@ impl Shared {
         let code = refusal.code();
         visit.state.count_payment(&self.metrics, Some(terms), code);
         tracing::info!(request_id = ?visit.id, offer = %visit.entry.offer.name, code, "payment not admitted");
-        let conflict = |message, hint| Problem::new(StatusCode::CONFLICT, code, message, hint);
         match refusal {
             Refusal::Invalid { reason } => {
                 let hint = "sign a new payment; this one cannot be settled";
                 self.answer_again(visit, &Reason { code, message: reason, hint }, Some(terms))
-            }
-            Refusal::InProgress => respond::problem(
-                &conflict("this payment is being worked on", "wait for the answer of the first request, or send it again later").retry(1),
-            ),
-            Refusal::AlreadyUsed(receipt) => {
-                let problem = conflict("this payment has bought an answer already", "sign a new payment for a new answer");
-                let mut answer = respond::problem(&problem.transaction(Some(receipt.transaction.clone())));
-                respond::receipts(answer.headers_mut(), terms, Ok(&receipt));
-                answer
             }
             Refusal::Answered { receipt, answer } => {
                 let mut answer = keep::again(&answer);
                 self.charged(answer.headers_mut(), terms, &receipt, &Timing::default());
                 answer
             }
-            Refusal::OtherRequest => respond::problem(&conflict(
-                "this payment was presented with another request",
-                "repeat that request unchanged, or sign a new payment",
-            )),
-            Refusal::Unsettled { transaction } => respond::problem(&problem::settlement_unknown(transaction)),
-            _ => respond::problem(&unavailable(code)),
+            refusal => not_again(refusal, Some(terms)),
         }
     }
 
@@ -372,6 +357,31 @@ impl Shared {
             return Response::from_parts(parts, Body::empty());
         }
         Response::from_parts(parts, Body::Upstream(Box::new(UpstreamBody::new(body, delivery, carried.in_flight))))
+    }
+}
+
+/// What a buyer is told who must not sign anew: never a 402.
+pub(crate) fn not_again(refusal: Refusal, terms: Option<&Terms>) -> Answer {
+    let code = refusal.code();
+    let conflict = |message, hint| Problem::new(StatusCode::CONFLICT, code, message, hint);
+    match refusal {
+        Refusal::InProgress => respond::problem(
+            &conflict("this payment is being worked on", "wait for the answer of the first request, or send it again later").retry(1),
+        ),
+        Refusal::AlreadyUsed(receipt) => {
+            let problem = conflict("this payment has bought an answer already", "sign a new payment for a new answer");
+            let mut answer = respond::problem(&problem.transaction(Some(receipt.transaction.clone())));
+            if let Some(terms) = terms {
+                respond::receipts(answer.headers_mut(), terms, Ok(&receipt));
+            }
+            answer
+        }
+        Refusal::OtherRequest => respond::problem(&conflict(
+            "this payment was presented with another request",
+            "repeat that request unchanged, or sign a new payment",
+        )),
+        Refusal::Unsettled { transaction } => respond::problem(&problem::settlement_unknown(transaction)),
+        _ => respond::problem(&unavailable(code)),
     }
 }
 

@@ -21,6 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     GatewayConfig, TableHandle,
     body::Body,
+    forward::not_again,
     framing::{FramingRefusal, valid_host},
     headers::REQUEST_ID,
     limits::{ClientRate, Clock},
@@ -203,6 +204,13 @@ impl Shared {
             return Err(Box::new(respond::challenge(entry, quote, url, None, html)));
         };
         match_any(table, entry, &payment, url).map(Some).map_err(|mismatch| {
+            // A 402 invites a second signature, so it is said only of a payment that moved nothing.
+            let keys = payment.replay_keys(quote);
+            if let Some(refusal) = self.cashier.what_became_of(&keys, payment.digest()) {
+                state.count_payment(&self.metrics, None, refusal.code());
+                let terms = quote.terms().iter().find(|terms| keys.iter().any(|key| key.chain_id == terms.network.chain_id));
+                return Box::new(not_again(refusal, terms));
+            }
             state.count_payment(&self.metrics, None, mismatch.code());
             let reason = Reason { code: mismatch.code(), message: mismatch.to_string(), hint: hint(&mismatch) };
             Box::new(respond::challenge(entry, quote, url, Some(&reason), html))

@@ -22,6 +22,7 @@ use crate::{
     ledger,
     pool::Pool,
     recovery,
+    refusal::Known,
     stats::Counters,
     supported::Supported,
 };
@@ -139,17 +140,28 @@ impl Cashier {
         admitted
     }
 
-    /// What became of a payment that cannot be admitted any more, because its time has passed:
-    /// `None` when it was never charged and never will be, so that another may be signed.
-    pub fn what_became_of(&self, payment: &MatchedPayment, fingerprint: [u8; 32]) -> Option<Refusal> {
-        let key = payment.replay_key();
-        if [ClaimKey::Replay(key), ClaimKey::Payload(payment.payload_digest)].iter().any(|key| self.core.claims.holds(key)) {
-            return Some(Refusal::InProgress);
+    /// What became of a payment that is no longer asked for: its time has passed, or the price has
+    /// changed. `None` when it was not charged and never will be, so that another may be signed.
+    ///
+    /// `keys` are those it may be known under; only the very payload that was admitted then is
+    /// told about it.
+    pub fn what_became_of(&self, keys: &[ReplayKey], payload_digest: [u8; 32]) -> Option<Refusal> {
+        let told = |known: Known| {
+            let fingerprint = known.fingerprint;
+            known.refusal(fingerprint).filter(|refusal| !matches!(refusal, Refusal::Invalid { .. }))
+        };
+        let claimed = keys.iter().map(|key| ClaimKey::Replay(*key)).chain([ClaimKey::Payload(payload_digest)]);
+        for claim in claimed {
+            match self.core.claims.look(&claim) {
+                Some(Some(known)) => return told(known),
+                Some(None) => return Some(Refusal::InProgress),
+                None => {}
+            }
         }
-        let Ok(seen) = self.core.journal.read(&key) else { return Some(Refusal::JournalUnavailable) };
-        let signed = payment.local_check == LocalCheck::SignedByPayer;
-        let row = seen.filter(|row| signed || row.payload.0 == payment.payload_digest)?;
-        row.known().refusal(B256::from(fingerprint)).map(|refusal| self.core.replay(&key, refusal))
+        keys.iter().find_map(|key| match self.core.journal.read(key) {
+            Err(_) => Some(Refusal::JournalUnavailable),
+            Ok(row) => told(row.filter(|row| row.payload.0 == payload_digest)?.known()),
+        })
     }
 
     /// Waits until every settlement that was begun has an outcome in the journal.

@@ -85,9 +85,9 @@ impl Claims {
         Ok(Claim { claims: Arc::clone(self), fingerprint, keys: vec![key] })
     }
 
-    /// Whether somebody works on it.
-    pub fn holds(&self, key: &ClaimKey) -> bool {
-        self.lock().contains_key(key)
+    /// Whether somebody works on it, and what became of it so far.
+    pub fn look(&self, key: &ClaimKey) -> Option<Option<Known>> {
+        self.lock().get(key).map(|work| work.known.as_deref().cloned())
     }
 
     #[cfg(test)]

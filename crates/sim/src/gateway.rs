@@ -68,7 +68,9 @@ async fn steps(
         if planted == Some(Planted::ExpiredUnseen) {
             return Answer::Sign;
         }
-        return cashier.what_became_of(&payment, fingerprint).map_or(Answer::Sign, |refusal| told(world, id, &refusal));
+        return cashier
+            .what_became_of(&[payment.replay_key()], payment.payload_digest)
+            .map_or(Answer::Sign, |refusal| told(world, id, &refusal));
     }
     let early = (planted == Some(Planted::NoClaim)).then(|| Execution::begin(world, id));
     let offer = "weather".parse().unwrap();

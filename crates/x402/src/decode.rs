@@ -5,9 +5,16 @@ use base64::{
     Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
+use obol_offer::Network;
 use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
 
-use crate::{claim::Claim, keys, quote::truncate};
+use crate::{
+    Quote, ReplayKey,
+    claim::{Choice, Claim},
+    keys,
+    quote::truncate,
+};
 
 /// Longest payment header in bytes.
 pub const MAX_HEADER_BYTES: usize = 16 * 1024;
@@ -57,6 +64,31 @@ pub struct Payment {
     pub raw: Box<RawValue>,
     /// What the JSON says.
     pub(crate) claim: Claim,
+}
+
+impl Payment {
+    /// SHA-256 of the payload as decoded.
+    pub fn digest(&self) -> [u8; 32] {
+        Sha256::digest(self.raw.get()).into()
+    }
+
+    /// The keys under which this payment may have been presented before, whatever is asked for
+    /// now: prices change and time windows pass, and what a payment bought or owes stays.
+    /// v1 does not name the token, so it is one of `quote`'s, or the network's own.
+    pub fn replay_keys(&self, quote: &Quote) -> Vec<ReplayKey> {
+        let Some(signed) = &self.claim.authorization else { return Vec::new() };
+        let key = |network: &Network, contract| ReplayKey { chain_id: network.chain_id, contract, payer: signed.from, nonce: signed.nonce };
+        match &self.claim.choice {
+            Choice::V2(accepted) => accepted.network.zip(accepted.asset).map(|(network, asset)| key(network, asset)).into_iter().collect(),
+            Choice::V1 { network, .. } => {
+                let Some(network) = Network::find(network) else { return Vec::new() };
+                let quoted = quote.terms().iter().filter(|terms| terms.network == network).map(|terms| terms.asset.address);
+                let mut keys: Vec<_> = quoted.chain([network.default_asset().address]).map(|asset| key(network, asset)).collect();
+                keys.dedup();
+                keys
+            }
+        }
+    }
 }
 
 /// Why payment headers are not a payment. Answered with 400; [`DecodeError::code`] is stable.

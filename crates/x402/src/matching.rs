@@ -4,7 +4,6 @@ use std::{fmt, ops::Range};
 
 use alloy_primitives::hex;
 use obol_offer::{Address, Amount, B256, Terms, TransferMethod};
-use sha2::{Digest as _, Sha256};
 
 use crate::{
     Payment, Quote, Version,
@@ -184,7 +183,7 @@ pub fn match_payment(
         terms: terms.clone(),
         authorization,
         local_check,
-        payload_digest: Sha256::digest(payment.raw.get()).into(),
+        payload_digest: payment.digest(),
         facilitator_body: facilitator_body.into_bytes(),
     })
 }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
+use obol_offer::Terms;
 use obol_reconcile::{Entry, RouteTable};
 use obol_x402::{Quote, Version};
 use time::OffsetDateTime;
@@ -55,6 +56,20 @@ async fn eight_copies_at_once_run_the_upstream_once() {
     assert_eq!(statuses.iter().filter(|s| **s == StatusCode::OK).count(), 1, "{statuses:?}");
     assert_eq!(statuses.iter().filter(|s| **s == StatusCode::CONFLICT).count(), 7, "{statuses:?}");
     assert_eq!((shop.upstream.heads(), shop.facilitator.settles()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_copy_for_another_request_is_told_to_come_back() {
+    let shop = Shop::open().await;
+    let payment = shop.payment();
+    let second = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        shop.get_paid("/services/a/x", &payment).await
+    };
+    let (first, second) = tokio::join!(shop.get_paid("/services/a/slow", &payment), second);
+    assert_eq!((first.status, second.status), (StatusCode::OK, StatusCode::CONFLICT));
+    assert_eq!((second.json()["error"].as_str(), second.json()["retriable"].as_bool()), (Some("payment_in_progress"), Some(true)));
+    assert!(!second.header("retry-after").is_empty());
 }
 
 #[tokio::test]
@@ -224,6 +239,33 @@ async fn the_price_before_an_edit_stays_good_for_a_while() {
         (got.status, got.decoded("payment-required")["accepts"][0]["amount"].as_str()),
         (StatusCode::PAYMENT_REQUIRED, Some("5000"))
     );
+}
+
+#[tokio::test]
+async fn a_payment_of_open_outcome_is_never_a_402_even_when_it_is_no_longer_asked_for() {
+    let shop = Shop::open().await;
+    let (v1, v2, used, unused) = (pay_v1(&shop.terms()), shop.payment(), shop.payment(), shop.payment());
+    assert_eq!(shop.get_paid("/services/a/used", &used).await.status, StatusCode::OK);
+    *shop.facilitator.settle.lock().unwrap() = Settle::UnknownWithHash;
+    let send_v1 = || shop.send(shop.request("GET", "/services/a/one").header("x-payment", &v1), "");
+    assert_eq!(send_v1().await.json()["error"], "settlement_unknown");
+    assert_eq!(shop.get_paid("/services/a/two", &v2).await.json()["error"], "settlement_unknown");
+
+    // The price changes, and the old one is no longer good.
+    let old = shop.entry();
+    let dearer = Terms { amount: 5000.into(), ..shop.terms() };
+    let quote = Quote::new(vec![dearer], old.quote.as_ref().unwrap().info().clone());
+    let mut builder = RouteTable::builder();
+    builder.insert(Arc::new(Entry { quote: Some(quote), previous: None, ..Entry::clone(&old) }));
+    shop.table.store(Some(Arc::new(builder.build())));
+
+    for got in [send_v1().await, shop.get_paid("/services/a/two", &v2).await] {
+        assert_eq!((got.status, got.json()["transaction"].as_str()), (StatusCode::SERVICE_UNAVAILABLE, Some(HASH)), "{}", got.text());
+        assert!(!got.headers.contains_key("payment-required"));
+    }
+    let got = shop.get_paid("/services/a/used", &used).await;
+    assert_eq!((got.status, got.json()["error"].as_str()), (StatusCode::CONFLICT, Some("payment_already_used")));
+    assert_eq!(shop.get_paid("/services/a/x", &unused).await.status, StatusCode::PAYMENT_REQUIRED);
 }
 
 #[tokio::test]
