@@ -16,7 +16,7 @@ pub(crate) fn view(state: &OfferState, loaded: Option<&Loaded>, probe: Option<&P
     OfferView {
         name: state.name.clone(),
         kind: state.kind,
-        price: offer.map(price).unwrap_or_default(),
+        price: offer.map(Offer::price).unwrap_or_default(),
         network: offer.map(networks).unwrap_or_default(),
         url: offer.and_then(|offer| public_url(offer, site)).unwrap_or_default(),
         status: state.status(probe),
@@ -45,11 +45,6 @@ fn snake_case(reason: &str) -> String {
         code.push(c.to_ascii_lowercase());
     }
     code
-}
-
-fn price(offer: &Offer) -> String {
-    let price = |terms: &obol_offer::Terms| format!("{} {}", terms.amount.to_decimal(terms.asset.decimals), terms.asset.symbol);
-    offer.payments.iter().map(price).collect::<Vec<_>>().join(", ")
 }
 
 fn networks(offer: &Offer) -> String {

@@ -34,6 +34,5 @@ pub(crate) fn choose<'a>(received: &'a Received, max: &Price, network: Option<&'
         let reasons = if reasons.is_empty() { "it names none that is complete".to_owned() } else { reasons.join("; ") };
         return Err(PayError::NothingPayable(reasons.chars().take(400).collect()));
     };
-    let show = |amount: Amount| format!("{} {}", amount.to_decimal(terms.asset.decimals), terms.asset.symbol);
-    Err(PayError::TooExpensive { price: format!("{} on {}", show(terms.amount), terms.network.name), max: show(limit) })
+    Err(PayError::TooExpensive { price: format!("{} on {}", terms.price(), terms.network.name), max: terms.asset.show(limit) })
 }

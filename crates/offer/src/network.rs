@@ -7,6 +7,8 @@
 use alloy_primitives::{Address, address};
 use serde::{Deserialize, Serialize};
 
+use crate::Amount;
+
 /// How a payer's signature moves the asset (x402 `extra.assetTransferMethod`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -33,6 +35,13 @@ pub struct Asset {
     pub domain_version: String,
     /// How it is moved.
     pub transfer_method: TransferMethod,
+}
+
+impl Asset {
+    /// An amount as people read it, e.g. `0.001 USDC`.
+    pub fn show(&self, amount: Amount) -> String {
+        format!("{} {}", amount.to_decimal(self.decimals), self.symbol)
+    }
 }
 
 /// A chain by its names.

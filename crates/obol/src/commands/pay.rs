@@ -5,7 +5,7 @@ use std::{io::Read, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use obol_buyer::{Answer, PayError, PayRequest, Wallet, WalletError, pay, quote};
-use obol_offer::{Network, Price};
+use obol_offer::{Network, Price, Terms};
 use serde_json::json;
 use url::Url;
 
@@ -89,7 +89,7 @@ async fn show_price(request: PayRequest, printer: &Printer) -> Result<Exit, Erro
         .map(|offer| {
             let terms = offer.terms().ok();
             json!({
-                "price": terms.as_ref().map(|t| format!("{} {}", t.amount.to_decimal(t.asset.decimals), t.asset.symbol)),
+                "price": terms.as_ref().map(Terms::price),
                 "amount": offer.amount,
                 "asset": offer.asset,
                 "network": offer.network,

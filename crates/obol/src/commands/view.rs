@@ -1,7 +1,7 @@
 //! Offers as they are shown: from the node when one runs, else from the files alone.
 
 use obol_backend::control::{NodeStatus, OfferView};
-use obol_offer::{Condition, ConditionKind, ConditionStatus, Offer, OfferName, Terms};
+use obol_offer::{Condition, ConditionKind, ConditionStatus, Offer, OfferName};
 use obol_reconcile::{Site, public_url};
 use obol_stackdir::{Diagnostic, Severity, Slice, StackConfig, Walk};
 use serde::Serialize;
@@ -35,12 +35,6 @@ pub struct Row {
     /// What is wrong with the file.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
-}
-
-/// `0.001 USDC`, as the node writes it too.
-fn price(payments: &[Terms]) -> String {
-    let one = |terms: &Terms| format!("{} {}", terms.amount.to_decimal(terms.asset.decimals), terms.asset.symbol);
-    payments.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// Where buyers would find an offer.
@@ -109,7 +103,7 @@ pub fn on_disk(slice: &Slice, config: &StackConfig) -> Row {
     };
     match &slice.offer {
         Ok((_, offer)) => {
-            row.price = price(&offer.payments);
+            row.price = offer.price();
             row.network = offer.payments.iter().map(|t| t.network.name).collect::<Vec<_>>().join(", ");
             row.url = url(offer, config);
             row.state = if offer.is_drained(OffsetDateTime::now_utc()) { "stopped" } else { "not_running" };

@@ -120,6 +120,13 @@ pub struct Route {
     pub payments: Vec<Terms>,
 }
 
+impl Terms {
+    /// The price as people read it, e.g. `0.001 USDC`.
+    pub fn price(&self) -> String {
+        self.asset.show(self.amount)
+    }
+}
+
 impl Offer {
     /// Checks every rule of a single offer.
     ///
@@ -160,6 +167,11 @@ impl Offer {
     /// Where the offer is found: its host, if it has one, and its path.
     pub fn endpoint(&self) -> String {
         format!("{}{}", self.hostname.as_ref().map_or("", Hostname::as_str), self.path)
+    }
+
+    /// The price of each accepted payment as people read it, e.g. `0.1 USDC, 0.2 USDC`.
+    pub fn price(&self) -> String {
+        self.payments.iter().map(Terms::price).collect::<Vec<_>>().join(", ")
     }
 
     /// Whether buyers may be told of the offer.
