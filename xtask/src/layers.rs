@@ -21,6 +21,8 @@ const ORDER: &[&str] = &[
     "obol-chain",
     "obol-sandbox",
     "obol-gateway",
+    "obol-inference",
+    "obol-controller",
     "obol-buyer",
     "obol-backend",
     "obol",

@@ -1,0 +1,1 @@
+//! An OpenAI-compatible surface before a model server: only the sold model, and usage counted truly.
