@@ -5,8 +5,10 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod bench;
+mod cluster;
 mod fuzz;
 mod layers;
+mod oci;
 mod places;
 mod provision;
 mod run;
@@ -50,6 +52,9 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// The test cluster: a real single-node Kubernetes
+    #[command(subcommand)]
+    Cluster(cluster::Cluster),
     /// Fuzz every parser of outside bytes, and tell how many inputs were tried
     Fuzz(fuzz::Fuzz),
 }
@@ -63,6 +68,8 @@ enum Part {
     Unit,
     /// Tests of the real binary with real clients, facilitators and an EVM node
     E2e,
+    /// Tests on a real Kubernetes
+    Cluster,
 }
 
 fn main() -> ExitCode {
@@ -73,6 +80,7 @@ fn main() -> ExitCode {
         Command::Advisories => suite::advisories(),
         Command::Bench(bench) => bench::run_bench(&bench),
         Command::Sim { arguments } => sim::run_sim(&arguments),
+        Command::Cluster(command) => cluster::cluster(&command),
         Command::Fuzz(fuzz) => fuzz::fuzz(&fuzz),
     };
     match result {

@@ -59,10 +59,10 @@ pub fn cargo_deny(places: &Places) -> PathBuf {
 }
 
 /// Does `work`, unless `stamp` says that it was done for files with this content.
-fn unless_made_from(sources: &[&Path], stamp: &Path, work: impl FnOnce() -> Result) -> Result {
+pub fn unless_made_from(sources: &[impl AsRef<Path>], stamp: &Path, work: impl FnOnce() -> Result) -> Result {
     let mut hasher = DefaultHasher::new();
     for source in sources {
-        fs_err::read(source)?.hash(&mut hasher);
+        fs_err::read(source.as_ref())?.hash(&mut hasher);
     }
     let content = format!("{:016x}\n", hasher.finish());
     if fs_err::read_to_string(stamp).is_ok_and(|found| found == content) {
@@ -70,6 +70,7 @@ fn unless_made_from(sources: &[&Path], stamp: &Path, work: impl FnOnce() -> Resu
         return Ok(());
     }
     work()?;
+    fs_err::create_dir_all(stamp.parent().unwrap_or(stamp))?;
     Ok(fs_err::write(stamp, content)?)
 }
 

@@ -3,7 +3,9 @@
 use std::process::Command;
 
 use crate::{
-    Part, layers,
+    Part,
+    cluster::parts,
+    layers,
     places::Places,
     provision,
     run::{Result, Steps, run},
@@ -34,7 +36,14 @@ const STEPS: &[(Part, &str, Work)] = &[
         run(&mut p.peers(&["test", "--locked", "-p", "buyer", "-p", "facilitator", "-p", "conformance"]))
     }),
     (Part::E2e, "release binary", |p| run(&mut p.cargo(&["build", "--locked", "--release", "--bin", "obol"]))),
-    (Part::E2e, "end-to-end tests", e2e),
+    (Part::E2e, "end-to-end tests", |p| e2e(p, &["--skip", "e2e_cluster_"])),
+    (Part::Cluster, "provision: Debian's part of a node", parts::debian),
+    (Part::Cluster, "provision: Kubernetes", parts::kubernetes),
+    (Part::Cluster, "provision: images of a node", parts::images),
+    (Part::Cluster, "provision: helm", parts::helm),
+    (Part::Cluster, "provision: helmfile", parts::helmfile),
+    (Part::Cluster, "provision: Traefik", parts::traefik),
+    (Part::Cluster, "cluster tests", |p| e2e(p, &["e2e_cluster_"])),
 ];
 
 /// `cargo xtask test`
@@ -74,7 +83,7 @@ fn deny(places: &Places, checks: &[&str]) -> Result {
 }
 
 /// Tests run one after the other: they share two cores with an EVM node and three facilitators.
-fn e2e(places: &Places) -> Result {
+fn e2e(places: &Places, which: &[&str]) -> Result {
     let mut cargo = places.cargo(&["test", "--locked", "--no-fail-fast", "-p", "obol-e2e", "--", "--test-threads=1", "--nocapture"]);
-    run(cargo.env("OBOL_TESTBED", &places.cache).env("OBOL_BIN", places.obol()))
+    run(cargo.args(which).env("OBOL_TESTBED", &places.cache).env("OBOL_BIN", places.obol()))
 }

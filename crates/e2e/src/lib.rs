@@ -5,6 +5,7 @@
 
 pub mod anvil;
 pub mod buyers;
+pub mod cluster;
 pub mod facilitators;
 pub mod forge;
 pub mod process;
