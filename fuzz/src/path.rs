@@ -14,7 +14,7 @@ fn offer() -> &'static Offer {
             payment: Some(PaymentSpec {
                 network: "base".into(),
                 pay_to: PAYEE.into(),
-                price: PriceSpec { per_request: Some("0.01".into()) },
+                price: PriceSpec { per_request: Some("0.01".into()), ..Default::default() },
                 ..PaymentSpec::default()
             }),
             ..OfferSpec::default()

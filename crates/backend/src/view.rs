@@ -48,7 +48,7 @@ fn snake_case(reason: &str) -> String {
 }
 
 fn networks(offer: &Offer) -> String {
-    let mut names: Vec<&str> = offer.payments.iter().map(|terms| terms.network.name).collect();
+    let mut names: Vec<&str> = offer.payments.iter().map(|tag| tag.terms.network.name).collect();
     names.dedup();
     names.join(", ")
 }

@@ -180,7 +180,7 @@ mod tests {
             payment: Some(PaymentSpec {
                 network: "base-sepolia".into(),
                 pay_to: "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC".into(),
-                price: PriceSpec { per_request: Some("0.001".into()) },
+                price: PriceSpec { per_request: Some("0.001".into()), ..Default::default() },
                 ..PaymentSpec::default()
             }),
             ..OfferSpec::default()

@@ -10,21 +10,30 @@
 //! the field, the rule and the fix.
 
 mod amount;
+mod model;
 mod name;
 mod network;
 mod path;
+mod rate;
 mod rules;
 mod spec;
 mod status;
+mod usage;
 
 pub use alloy_primitives::{Address, B256, U256};
 pub use amount::{Amount, AmountError, Price, PriceError};
+pub use model::{Model, ModelSpec, Runtime, WhenUncounted};
 pub use name::{Hostname, NameError, OfferName};
 pub use network::{Asset, Network, SANDBOX, TransferMethod, networks};
 pub use path::{CanonicalPath, PathError};
-pub use rules::{DEFAULT_MAX_TIMEOUT_SECONDS, Offer, RESERVED_PATHS, Route, Terms, Upstream, Violation, find_collisions};
+pub use rate::{Demand, Rate};
+pub use rules::{
+    DEFAULT_MAX_PROMPT_BYTES, DEFAULT_MAX_TIMEOUT_SECONDS, DEFAULT_MAX_TOKENS, Offer, PriceTag, RESERVED_PATHS, Route, Terms, Upstream,
+    Violation, find_collisions,
+};
 pub use spec::{
     AssetSpec, DeliverySpec, Gate, HostUpstream, LimitsSpec, OfferKind, OfferSpec, OnLost, PaymentSpec, PriceSpec, RegistrationSpec,
     RouteSpec, Scheme, UpstreamSpec,
 };
 pub use status::{Condition, ConditionKind, ConditionStatus, OfferStatus};
+pub use usage::{USAGE_FIELD, Usage};

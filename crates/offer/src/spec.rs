@@ -6,7 +6,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::network::TransferMethod;
+use crate::{model::ModelSpec, network::TransferMethod};
 
 /// The description of one offer: what is sold, for how much, and where it is served.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -17,6 +17,9 @@ pub struct OfferSpec {
     pub kind: OfferKind,
     /// Where paid requests are sent.
     pub upstream: UpstreamSpec,
+    /// The model that is sold; for `type: inference`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelSpec>,
     /// The payment that is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payment: Option<PaymentSpec>,
@@ -121,15 +124,27 @@ pub enum Scheme {
     /// A fixed amount per request.
     #[default]
     Exact,
+    /// At most the signed amount; what was used is settled after the answer. Moves any ERC-20 token, by Permit2.
+    Upto,
+}
+
+impl Scheme {
+    /// The word on the wire and in files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Upto => "upto",
+        }
+    }
 }
 
 /// One accepted payment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PaymentSpec {
-    /// x402 scheme, `exact` when absent.
-    #[serde(default)]
-    pub scheme: Scheme,
+    /// x402 scheme. When absent: `exact`, and for a price per token or unit also `upto`, where a facilitator can settle it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<Scheme>,
     /// Chain by name (`base-sepolia`) or CAIP-2 id (`eip155:84532`).
     pub network: String,
     /// Who is paid: `0x` and 40 hex digits.
@@ -164,13 +179,34 @@ pub struct AssetSpec {
     pub eip712_version: String,
 }
 
-/// A price in whole units of the asset, as a quoted decimal string.
+/// A price in whole units of the asset, as a quoted decimal string: per request, per million tokens, or per unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PriceSpec {
     /// Per request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_request: Option<String>,
+    /// Per million tokens of the prompt, and of the completion too unless `perMTokOutput` is given. Needs `model`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_m_tok: Option<String>,
+    /// Per million tokens of the completion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_m_tok_output: Option<String>,
+    /// Per unit that the upstream reports in `x-obol-usage: units=N`. Needs `maxUnits`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_unit: Option<String>,
+    /// What a unit is, for people: one word such as `page`; `unit` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// Most units of one request: all that it can be charged for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_units: Option<u32>,
+    /// Not sold by this version: refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_hour: Option<String>,
+    /// Not sold by this version: refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_epoch: Option<String>,
 }
 
 /// What a route asks for.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use obol_offer::{Offer, Terms};
+use obol_offer::{Offer, PriceTag};
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -87,7 +87,8 @@ pub(crate) fn listing(offer: &Offer, phase: Phase, site: &Site) -> Option<Arc<st
     serde_json::to_string(&listing).ok().map(Into::into)
 }
 
-fn payment(terms: &Terms) -> Payment<'_> {
+fn payment(tag: &PriceTag) -> Payment<'_> {
+    let terms = &tag.terms;
     Payment {
         price: terms.amount.to_decimal(terms.asset.decimals),
         amount: terms.amount.to_string(),

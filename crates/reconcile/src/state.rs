@@ -55,7 +55,7 @@ impl Site {
         if !self.cluster && matches!(offer.upstream, Upstream::Service { .. }) {
             return Some(Refusal::new("NeedsCluster", "a Kubernetes Service needs a cluster backend; give `url` or `host.port` here"));
         }
-        if !self.loopback && offer.payments.iter().any(|terms| terms.network.is_sandbox()) {
+        if !self.loopback && offer.payments.iter().any(|tag| tag.terms.network.is_sandbox()) {
             let message = "play money is taken on loopback only; listen on 127.0.0.1, or sell on another network";
             return Some(Refusal::new("SandboxNeedsLoopback", message));
         }

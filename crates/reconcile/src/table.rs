@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use obol_offer::{CanonicalPath, Offer, Terms};
+use obol_offer::{CanonicalPath, Offer, PriceTag};
 use obol_x402::{Quote, QuoteInfo};
 use time::OffsetDateTime;
 
@@ -30,8 +30,9 @@ impl Entry {
     /// The entries of one offer: its base first (with everything below it), then its exceptions.
     /// A route `/*` of the offer takes the base's place.
     pub fn of_offer(offer: &Arc<Offer>) -> Vec<Arc<Self>> {
-        let at = |path: &CanonicalPath, subtree, terms: &[Terms]| {
-            let quote = (!terms.is_empty()).then(|| Quote::new(terms.to_vec(), quote_info(offer)));
+        let at = |path: &CanonicalPath, subtree, tags: &[PriceTag]| {
+            let terms = || tags.iter().map(|tag| tag.terms.clone()).collect();
+            let quote = (!tags.is_empty()).then(|| Quote::new(terms(), quote_info(offer)));
             Arc::new(Self { offer: offer.clone(), path: path.clone(), subtree, quote, previous: None })
         };
         let is_base = |route: &&obol_offer::Route| route.subtree && route.path == offer.path;

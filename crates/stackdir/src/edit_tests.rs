@@ -202,7 +202,7 @@ fn text() -> impl Strategy<Value = String> {
 
 prop_compose! {
     fn any_payment()(network in text(), pay_to in text(), price in prop::option::of(text()), max_timeout_seconds in prop::option::of(any::<u32>())) -> PaymentSpec {
-        PaymentSpec { network, pay_to, price: obol_offer::PriceSpec { per_request: price }, max_timeout_seconds, ..Default::default() }
+        PaymentSpec { network, pay_to, price: obol_offer::PriceSpec { per_request: price, ..Default::default() }, max_timeout_seconds, ..Default::default() }
     }
 }
 

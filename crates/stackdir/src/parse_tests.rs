@@ -45,7 +45,7 @@ fn the_good_file_is_good() {
     for text in [GOOD.to_owned(), GOOD.replace('\n', "\r\n"), format!("\u{feff}---\n{GOOD}...\n")] {
         let (spec, offer) = parse_offer(&text, Path::new(FILE), OfferKind::Http, &name("weather")).unwrap();
         assert_eq!(spec.payment.unwrap().price.per_request.as_deref(), Some("0.001"));
-        assert_eq!(offer.payments[0].amount.to_string(), "1000");
+        assert_eq!(offer.payments[0].terms.amount.to_string(), "1000");
     }
 }
 
@@ -56,6 +56,15 @@ fn every_mistake_has_its_place_and_its_fix() {
         ("price without quotes", with("\"0.001\"", "0.001")),
         ("price in another notation", with("\"0.001\"", "\"1e-3\"")),
         ("price with too many decimals", with("\"0.001\"", "\"0.0000001\"")),
+        ("metered price without quotes", with("perRequest: \"0.001\"", "perMTok: 0.15")),
+        ("price per token without a model", with("perRequest", "perMTok")),
+        ("price per unit without a maximum", with("perRequest", "perUnit")),
+        ("price by time", with("perRequest", "perHour")),
+        (
+            "model with a bad field",
+            with("  type: http", "  type: inference\n  model: {name: llama, maxTokens: 0, runtime: llama.cpp, upstream: x}"),
+        ),
+        ("key in a model", with("  type: http", "  type: http\n  model: {name: llama, credential: sk-1234}")),
         ("unknown field, nearly right", with("payTo", "payto")),
         ("unknown field, far off", with("  type: http", "  colour: red")),
         ("two mistakes at once", with("base-sepolia", "base-seplia").replace("/docs/*", "docs")),

@@ -140,7 +140,7 @@ impl<'a> Checker<'a> {
                 );
             }
             Some("string") if plain != Some(Plain::Text) => {
-                let money = matches!(name, "price" | "perRequest");
+                let money = matches!(name, "price" | "perRequest" | "perMTok" | "perMTokOutput" | "perUnit");
                 let code = if money { "price_not_quoted" } else { "text_not_quoted" };
                 let message = if money {
                     format!("the price {text} is not quoted, so YAML readers may round it or write it differently")

@@ -16,7 +16,7 @@ pub(crate) fn spec(price: &str) -> OfferSpec {
         payment: Some(PaymentSpec {
             network: "base-sepolia".into(),
             pay_to: "0x209693Bc6afc0C5328bA36FaF03C514EF312287C".into(),
-            price: PriceSpec { per_request: Some(price.into()) },
+            price: PriceSpec { per_request: Some(price.into()), ..Default::default() },
             ..Default::default()
         }),
         ..Default::default()

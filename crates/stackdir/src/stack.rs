@@ -228,7 +228,7 @@ fn check_defaults(defaults: &SellerDefaults) -> Vec<Violation> {
         payment: Some(PaymentSpec {
             network: defaults.network.clone().unwrap_or_else(|| obol_offer::SANDBOX.to_owned()),
             pay_to: defaults.pay_to.clone().unwrap_or_else(|| format!("0x{:040x}", 1)),
-            price: PriceSpec { per_request: Some("1".to_owned()) },
+            price: PriceSpec { per_request: Some("1".to_owned()), ..Default::default() },
             ..Default::default()
         }),
         facilitators: defaults.facilitators.clone(),

@@ -15,14 +15,14 @@ async fn street() -> (Shop, Terms, Terms) {
     let shop = Shop::open().await;
     let price = |price: &str| {
         let mut spec = spec(shop.upstream.addr.port());
-        spec.payment.as_mut().unwrap().price = PriceSpec { per_request: Some(price.into()) };
+        spec.payment.as_mut().unwrap().price = PriceSpec { per_request: Some(price.into()), ..Default::default() };
         spec
     };
     let mut cheap = price("0.001");
     cheap.routes.push(RouteSpec { path: "/gold/*".into(), price: Some("0.01".into()), ..RouteSpec::default() });
     let offers: Vec<Arc<Offer>> = vec![offer("cheap", &cheap), offer("twin", &price("0.001")), offer("dear", &price("0.01"))];
     shop.table.store(Some(table(&offers.iter().collect::<Vec<_>>())));
-    let (low, high) = (offers[0].payments[0].clone(), offers[2].payments[0].clone());
+    let (low, high) = (offers[0].payments[0].terms.clone(), offers[2].payments[0].terms.clone());
     (shop, low, high)
 }
 

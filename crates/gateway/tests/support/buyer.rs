@@ -115,7 +115,7 @@ impl Shop {
     }
 
     pub fn terms(&self) -> Terms {
-        self.entry().offer.payments[0].clone()
+        self.entry().offer.payments[0].terms.clone()
     }
 
     /// A fresh payment.

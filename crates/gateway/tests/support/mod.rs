@@ -27,7 +27,7 @@ pub fn spec(port: u16) -> OfferSpec {
         payment: Some(PaymentSpec {
             network: "base-sepolia".into(),
             pay_to: PAYEE.into(),
-            price: PriceSpec { per_request: Some("0.001".into()) },
+            price: PriceSpec { per_request: Some("0.001".into()), ..Default::default() },
             ..PaymentSpec::default()
         }),
         ..OfferSpec::default()

@@ -105,7 +105,11 @@ fn check(probe: &Probe, expected: Option<&Offer>) -> Vec<Problem> {
         }
     }
     if let (Some(v2), Some(offer)) = (&v2, expected) {
-        let own = offer.payments.iter().map(|t| term(t.network.name, t.amount, &t.asset.address.to_string(), &t.pay_to.to_string()));
+        let own = offer
+            .payments
+            .iter()
+            .map(|tag| &tag.terms)
+            .map(|t| term(t.network.name, t.amount, &t.asset.address.to_string(), &t.pay_to.to_string()));
         if terms(own) != *v2 {
             wrong("terms_differ", "the terms are not those of the offer on disk");
         }

@@ -104,7 +104,7 @@ pub fn on_disk(slice: &Slice, config: &StackConfig) -> Row {
     match &slice.offer {
         Ok((_, offer)) => {
             row.price = offer.price();
-            row.network = offer.payments.iter().map(|t| t.network.name).collect::<Vec<_>>().join(", ");
+            row.network = offer.payments.iter().map(|tag| tag.terms.network.name).collect::<Vec<_>>().join(", ");
             row.url = url(offer, config);
             row.state = if offer.is_drained(OffsetDateTime::now_utc()) { "stopped" } else { "not_running" };
         }

@@ -2,8 +2,10 @@
 
 mod bounds;
 mod collisions;
+mod model;
 mod payment;
 mod place;
+mod price;
 mod upstream;
 
 use std::fmt;
@@ -13,9 +15,13 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use url::Url;
 
-use crate::{Amount, Asset, CanonicalPath, DeliverySpec, Hostname, LimitsSpec, Network, OfferKind, OfferName, OfferSpec, RegistrationSpec};
+use crate::{
+    Amount, Asset, CanonicalPath, DeliverySpec, Hostname, LimitsSpec, Model, Network, OfferKind, OfferName, OfferSpec, Rate,
+    RegistrationSpec,
+};
 
 pub use collisions::find_collisions;
+pub use model::{DEFAULT_MAX_PROMPT_BYTES, DEFAULT_MAX_TOKENS};
 
 /// Validity of a buyer's signature when the offer says nothing, in seconds.
 pub const DEFAULT_MAX_TIMEOUT_SECONDS: u32 = 300;
@@ -53,8 +59,10 @@ pub struct Offer {
     pub upstream: Upstream,
     /// Path of the health probe at the upstream, canonical.
     pub health_path: CanonicalPath,
+    /// The model that is sold.
+    pub model: Option<Model>,
     /// Accepted payments, at least one; each buys the same answer.
-    pub payments: Vec<Terms>,
+    pub payments: Vec<PriceTag>,
     /// Facilitator base URLs in order of preference; empty means the stack's own list.
     pub facilitators: Vec<Url>,
     /// Public path prefix, canonical, without trailing slash (`/` itself excepted).
@@ -94,7 +102,16 @@ pub enum Upstream {
     },
 }
 
-/// One accepted payment, fully resolved.
+/// One accepted payment of an offer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PriceTag {
+    /// What is asked for. The amount is that of [`Rate::maximum`]; where the rate is metered, a request gets its own.
+    pub terms: Terms,
+    /// How the amount is worked out.
+    pub rate: Rate,
+}
+
+/// What is asked for one request, fully resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
     /// The chain.
@@ -117,7 +134,25 @@ pub struct Route {
     /// Whether everything below `path` is meant too.
     pub subtree: bool,
     /// What this route costs; empty when it is free.
-    pub payments: Vec<Terms>,
+    pub payments: Vec<PriceTag>,
+}
+
+impl PriceTag {
+    /// The price as people read it, e.g. `0.001 USDC`, or `0.15 USDC per million tokens in, 0.6 USDC out`.
+    pub fn price(&self) -> String {
+        let show = |amount| self.terms.asset.show(amount);
+        match &self.rate {
+            Rate::PerRequest(amount) => show(*amount),
+            Rate::PerToken { input, output, .. } if input == output => format!("{} per million tokens", show(*input)),
+            Rate::PerToken { input, output, .. } => format!("{} per million tokens in, {} out", show(*input), show(*output)),
+            Rate::PerUnit { price, unit, .. } => format!("{} per {unit}", show(*price)),
+        }
+    }
+
+    /// What one request is asked for, at an amount of [`Rate::ceiling`].
+    pub fn terms_at(&self, amount: Amount) -> Terms {
+        Terms { amount, ..self.terms.clone() }
+    }
 }
 
 impl Terms {
@@ -136,7 +171,8 @@ impl Offer {
         let mut check = Checker::default();
         let upstream = check.upstream(&spec.upstream);
         let health_path = check.health_path(spec.upstream.health_path.as_deref());
-        let payments = check.payments(spec);
+        let model = check.model(spec);
+        let payments = check.payments(spec, model.as_ref());
         let facilitators = check.facilitators(&spec.facilitators);
         let hostname = check.hostname(spec.hostname.as_deref());
         let path = check.path(name, spec.path.as_deref(), hostname.is_some());
@@ -150,6 +186,7 @@ impl Offer {
                 kind: spec.kind,
                 upstream,
                 health_path,
+                model,
                 payments,
                 facilitators,
                 path,
@@ -169,9 +206,11 @@ impl Offer {
         format!("{}{}", self.hostname.as_ref().map_or("", Hostname::as_str), self.path)
     }
 
-    /// The price of each accepted payment as people read it, e.g. `0.1 USDC, 0.2 USDC`.
+    /// The price of each accepted payment as people read it, e.g. `0.1 USDC, 0.2 USDC`; one that is offered in two schemes once.
     pub fn price(&self) -> String {
-        self.payments.iter().map(Terms::price).collect::<Vec<_>>().join(", ")
+        let mut prices: Vec<_> = self.payments.iter().map(PriceTag::price).collect();
+        prices.dedup();
+        prices.join(", ")
     }
 
     /// Whether buyers may be told of the offer.

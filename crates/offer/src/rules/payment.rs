@@ -3,11 +3,11 @@
 use alloy_primitives::Address;
 use url::Url;
 
-use super::{Checker, DEFAULT_MAX_TIMEOUT_SECONDS, Terms};
-use crate::{Amount, Asset, AssetSpec, Network, OfferSpec, PaymentSpec, Price, TransferMethod};
+use super::{Checker, DEFAULT_MAX_TIMEOUT_SECONDS, PriceTag, Terms};
+use crate::{Amount, Asset, AssetSpec, Model, Network, OfferSpec, PaymentSpec, Price, Scheme, TransferMethod};
 
 impl Checker {
-    pub(super) fn payments(&mut self, spec: &OfferSpec) -> Vec<Terms> {
+    pub(super) fn payments(&mut self, spec: &OfferSpec, model: Option<&Model>) -> Vec<PriceTag> {
         let (list, list_name) = match (&spec.payment, spec.payments.first()) {
             (None, None) => {
                 self.refuse("payment_missing", "spec.payment", "no payment is asked for", "write network, payTo and price.perRequest");
@@ -25,22 +25,23 @@ impl Checker {
             }
             (_, Some(_)) => (spec.payments.as_slice(), Some("spec.payments")),
         };
-        let mut terms: Vec<Terms> = Vec::new();
+        let mut tags: Vec<PriceTag> = Vec::new();
         for (index, payment) in list.iter().enumerate() {
             let field = list_name.map_or_else(|| "spec.payment".to_owned(), |list| format!("{list}[{index}]"));
-            let Some(next) = self.payment(&field, payment) else { continue };
-            if terms.iter().any(|t| t.network == next.network && t.asset.address == next.asset.address) {
+            let Some(next) = self.payment(&field, payment, model) else { continue };
+            let terms = &next.terms;
+            if tags.iter().any(|t| t.terms.network == terms.network && t.terms.asset.address == terms.asset.address) {
                 self.refuse("payment_twice", field, "the same token on the same network is listed twice", "remove one of them");
-            } else if terms.first().is_some_and(|t| t.network.is_sandbox() != next.network.is_sandbox()) {
+            } else if tags.first().is_some_and(|t| t.terms.network.is_sandbox() != terms.network.is_sandbox()) {
                 self.refuse("sandbox_mixed", field, "play money and real networks are mixed", "keep only one kind of network");
             } else {
-                terms.push(next);
+                tags.push(next);
             }
         }
-        terms
+        tags
     }
 
-    fn payment(&mut self, field: &str, spec: &PaymentSpec) -> Option<Terms> {
+    fn payment(&mut self, field: &str, spec: &PaymentSpec, model: Option<&Model>) -> Option<PriceTag> {
         let before = self.violations.len();
         let network = Network::find(&spec.network);
         if network.is_none() {
@@ -62,18 +63,16 @@ impl Checker {
             (None, Some(network)) => Some(network.default_asset()),
             (None, None) => None,
         };
-        let price_field = format!("{field}.price.perRequest");
-        let amount = match &spec.price.per_request {
-            Some(price) => asset.as_ref().and_then(|asset| self.amount(&price_field, price, asset)),
-            None => {
-                self.refuse("price_missing", price_field, "no price is given", "write a quoted decimal such as \"0.001\", or pass --price");
-                None
-            }
-        };
+        let rate = self.rate(&format!("{field}.price"), &spec.price, asset.as_ref(), model);
+        if spec.scheme == Some(Scheme::Upto) {
+            self.refuse("scheme_upto", format!("{field}.scheme"), "`upto` cannot be sold yet", "write `scheme: exact`, or remove it");
+        }
         if self.violations.len() > before {
             return None;
         }
-        Some(Terms { network: network?, asset: asset?, pay_to: pay_to?, amount: amount?, max_timeout_seconds: timeout })
+        let rate = rate?;
+        let (amount, network, asset, pay_to) = (rate.maximum(), network?, asset?, pay_to?);
+        Some(PriceTag { terms: Terms { network, asset, pay_to, amount, max_timeout_seconds: timeout }, rate })
     }
 
     fn address(&mut self, field: &str, text: &str, code: &'static str) -> Option<Address> {

@@ -1,7 +1,7 @@
 //! Where buyers find an offer: host, path, and the exceptions below it.
 
-use super::{Checker, RESERVED_PATHS, Route, Terms};
-use crate::{CanonicalPath, Gate, Hostname, OfferName, RouteSpec};
+use super::{Checker, PriceTag, RESERVED_PATHS, Route};
+use crate::{CanonicalPath, Gate, Hostname, OfferName, Rate, RouteSpec};
 
 impl Checker {
     pub(super) fn hostname(&mut self, text: Option<&str>) -> Option<Hostname> {
@@ -36,7 +36,7 @@ impl Checker {
         path
     }
 
-    pub(super) fn routes(&mut self, list: &[RouteSpec], base: &CanonicalPath, payments: &[Terms]) -> Vec<Route> {
+    pub(super) fn routes(&mut self, list: &[RouteSpec], base: &CanonicalPath, payments: &[PriceTag]) -> Vec<Route> {
         if list.len() > 128 {
             self.refuse("routes", "spec.routes", "at most 128 routes", "split the offer");
             return Vec::new();
@@ -77,8 +77,8 @@ impl Checker {
                     continue;
                 }
                 (Gate::Paid, None, all) => all.to_vec(),
-                (Gate::Paid, Some(price), [only]) => match self.amount(&format!("{field}.price"), price, &only.asset) {
-                    Some(amount) => vec![Terms { amount, ..only.clone() }],
+                (Gate::Paid, Some(price), [only]) => match self.amount(&format!("{field}.price"), price, &only.terms.asset) {
+                    Some(amount) => vec![PriceTag { terms: only.terms_at(amount), rate: Rate::PerRequest(amount) }],
                     None => continue,
                 },
                 (Gate::Paid, Some(_), _) => {

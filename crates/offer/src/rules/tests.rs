@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::{bounds::parse_duration, *};
-use crate::{Gate, HostUpstream, OfferSpec, PaymentSpec, PriceSpec, RouteSpec, UpstreamSpec};
+use crate::{Gate, HostUpstream, ModelSpec, OfferSpec, PaymentSpec, PriceSpec, RouteSpec, UpstreamSpec};
 
 fn spec() -> OfferSpec {
     OfferSpec {
@@ -9,7 +9,7 @@ fn spec() -> OfferSpec {
         payment: Some(PaymentSpec {
             network: "base-sepolia".into(),
             pay_to: "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC".into(),
-            price: PriceSpec { per_request: Some("0.001".into()) },
+            price: PriceSpec { per_request: Some("0.001".into()), ..PriceSpec::default() },
             ..PaymentSpec::default()
         }),
         ..OfferSpec::default()
@@ -29,7 +29,7 @@ fn codes(change: impl FnOnce(&mut OfferSpec)) -> Vec<(&'static str, String)> {
 #[test]
 fn a_minimal_offer_is_resolved_in_full() {
     let offer = Offer::validate(&name("weather"), &spec()).unwrap();
-    let terms = &offer.payments[0];
+    let terms = &offer.payments[0].terms;
     assert_eq!(offer.path.as_str(), "/services/weather");
     assert_eq!(terms.amount, Amount::from(1000));
     assert_eq!((terms.network.chain_id, terms.asset.domain_name.as_str()), (84532, "USDC"));
@@ -88,7 +88,7 @@ fn routes_are_resolved_below_the_offers_path() {
     let routes = Offer::validate(&name("weather"), &spec).unwrap().routes;
     assert_eq!((routes[0].path.as_str(), routes[0].subtree, routes[0].payments.len()), ("/services/weather/health", false, 0));
     assert_eq!((routes[1].path.as_str(), routes[1].subtree), ("/services/weather/deep", true));
-    assert_eq!(routes[1].payments[0].amount, Amount::from(500_000));
+    assert_eq!(routes[1].payments[0].terms.amount, Amount::from(500_000));
     for bad in ["health", "/a/*/b", "/../x", "/a/", "*"] {
         let route = RouteSpec { path: bad.into(), ..RouteSpec::default() };
         assert_eq!(codes(|s| s.routes = vec![route])[0].0, "route_path", "{bad}");
@@ -133,4 +133,108 @@ fn what_is_owed_to_a_buyer_is_a_receipt_unless_the_offer_says_more() {
         policies.as_array().map(|list| list.iter().map(|p| p["const"].as_str().unwrap()).collect::<Vec<_>>()).unwrap(),
         ["receipt", "storedAnswer"]
     );
+}
+
+fn model_offer() -> OfferSpec {
+    let mut spec = spec();
+    spec.kind = OfferKind::Inference;
+    spec.model = Some(ModelSpec { name: "llama3.2:3b".into(), ..ModelSpec::default() });
+    spec.payment.as_mut().unwrap().price =
+        PriceSpec { per_m_tok: Some("0.15".into()), per_m_tok_output: Some("0.6".into()), ..PriceSpec::default() };
+    spec
+}
+
+fn model_codes(change: impl FnOnce(&mut OfferSpec)) -> Vec<(&'static str, String)> {
+    let mut spec = model_offer();
+    change(&mut spec);
+    Offer::validate(&name("llama"), &spec).err().unwrap_or_default().into_iter().map(|v| (v.code, v.field)).collect()
+}
+
+#[test]
+fn a_price_per_token_asks_for_what_the_model_may_use() {
+    let offer = Offer::validate(&name("llama"), &model_offer()).unwrap();
+    let (model, tag) = (offer.model.as_ref().unwrap(), &offer.payments[0]);
+    assert_eq!((model.upstream_name.as_str(), model.max_tokens, model.queue), ("llama3.2:3b", DEFAULT_MAX_TOKENS, 0));
+    assert_eq!(tag.rate, Rate::PerToken { input: 150_000.into(), output: 600_000.into(), max_input: 262_144, max_output: 4096 });
+    assert_eq!(tag.terms.amount, tag.rate.maximum());
+    assert_eq!(offer.price(), "0.15 USDC per million tokens in, 0.6 USDC out");
+    let mut spec = model_offer();
+    spec.payment.as_mut().unwrap().price.per_m_tok_output = None;
+    let one = Offer::validate(&name("llama"), &spec).unwrap();
+    assert_eq!(one.price(), "0.15 USDC per million tokens");
+    assert!(matches!(one.payments[0].rate, Rate::PerToken { input, output, .. } if input == output));
+}
+
+#[test]
+fn a_price_per_unit_asks_for_the_most_units() {
+    let mut spec = spec();
+    let price = PriceSpec { per_unit: Some("0.002".into()), unit: Some("page".into()), max_units: Some(50), ..PriceSpec::default() };
+    spec.payment.as_mut().unwrap().price = price;
+    let offer = Offer::validate(&name("ocr"), &spec).unwrap();
+    assert_eq!((offer.payments[0].terms.amount, offer.price().as_str()), (100_000.into(), "0.002 USDC per page"));
+}
+
+#[test]
+fn prices_that_are_not_one_price_are_refused() {
+    let price = |f: fn(&mut PriceSpec)| model_codes(|s| f(&mut s.payment.as_mut().unwrap().price));
+    let at = |code, field: &str| vec![(code, format!("spec.payment.price{field}"))];
+    assert_eq!(price(|p| p.per_request = Some("1".into())), at("price_ambiguous", ""));
+    assert_eq!(price(|p| p.per_unit = Some("1".into())), at("price_ambiguous", ""));
+    assert_eq!(price(|p| p.per_hour = Some("1".into())), at("price_unsupported", ".perHour"));
+    assert_eq!(price(|p| p.per_epoch = Some("1".into())), at("price_unsupported", ".perEpoch"));
+    assert_eq!(price(|p| p.unit = Some("page".into())), at("price_incomplete", ".unit"));
+    assert_eq!(price(|p| p.max_units = Some(1)), at("price_incomplete", ".maxUnits"));
+    assert_eq!(price(|p| p.per_m_tok = None), at("price_incomplete", ".perMTokOutput"));
+    assert_eq!(price(|p| p.per_m_tok = Some("0.0000001".into())), at("price", ".perMTok"));
+    assert_eq!(price(|p| p.per_m_tok_output = Some("9".repeat(70))), at("price", ".perMTokOutput"));
+    let unit = |f: fn(&mut PriceSpec)| {
+        price(f).into_iter().map(|(code, field)| (code, field.trim_start_matches("spec.payment.price.").to_owned())).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        unit(|p| *p = PriceSpec { per_unit: Some("1".into()), ..PriceSpec::default() }),
+        [("price_incomplete", "maxUnits".to_owned())]
+    );
+    assert_eq!(
+        unit(|p| *p = PriceSpec { per_unit: Some("1".into()), max_units: Some(0), ..PriceSpec::default() }),
+        [("price_incomplete", "maxUnits".to_owned())]
+    );
+    assert_eq!(
+        unit(|p| *p = PriceSpec { per_unit: Some("1".into()), max_units: Some(2), unit: Some("a b".into()), ..PriceSpec::default() }),
+        [("price_unit", "unit".to_owned())]
+    );
+    assert_eq!(model_codes(|s| s.model = None), at("price_per_token", ".perMTok"));
+}
+
+#[test]
+fn a_model_has_bounds_and_no_secrets() {
+    let model = |f: fn(&mut ModelSpec)| model_codes(|s| f(s.model.as_mut().unwrap()));
+    let at = |code, field: &str| vec![(code, format!("spec.model{field}"))];
+    assert_eq!(model_codes(|s| s.kind = OfferKind::Http), at("model_kind", ""));
+    assert_eq!(model(|m| m.upstream_name = Some(String::new())), at("model_name", ".upstreamName"));
+    assert_eq!(model(|m| m.upstream_name = Some("a b".into())), at("model_name", ".upstreamName"));
+    assert_eq!(model(|m| m.max_tokens = Some(0)), at("model_bound", ".maxTokens"));
+    assert_eq!(model(|m| m.max_prompt_bytes = Some(u32::MAX)), at("model_bound", ".maxPromptBytes"));
+    assert_eq!(model(|m| m.token_timeout = Some("0s".into())), at("model_timeout", ".tokenTimeout"));
+    assert_eq!(model(|m| m.first_token_timeout = Some("soon".into())), at("model_timeout", ".firstTokenTimeout"));
+    assert_eq!(model(|m| m.concurrency = Some(0)), at("limit_zero", ".concurrency"));
+    for key in ["sk-proj-1234", "Bearer x", "", "hf_abc", "ref+file://", "a key"] {
+        let refused = model_codes(|s| s.model.as_mut().unwrap().credential = Some(key.into()));
+        assert_eq!(refused, at("model_credential", ".credential"), "{key:?}");
+    }
+    for reference in ["OPENAI_API_KEY", "api-key", "ref+file://secrets/openai"] {
+        assert_eq!(model_codes(|s| s.model.as_mut().unwrap().credential = Some(reference.into())), [], "{reference:?}");
+    }
+}
+
+#[test]
+fn runtimes_have_the_words_people_know() {
+    let words = |schema: &serde_json::Value| {
+        schema["oneOf"].as_array().unwrap().iter().map(|w| w["const"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let schema = serde_json::to_value(schemars::schema_for!(OfferSpec)).unwrap();
+    assert_eq!(words(&schema["$defs"]["Runtime"]), ["ollama", "vllm", "tgi", "llamacpp", "lmstudio", "litellm", "openai"]);
+    assert_eq!(words(&schema["$defs"]["WhenUncounted"]), ["ceiling", "bytes"]);
+    assert_eq!(words(&schema["$defs"]["Scheme"]), ["exact", "upto"]);
+    let price = schema["$defs"]["PriceSpec"]["properties"].as_object().unwrap();
+    assert!(["perMTok", "perMTokOutput", "perUnit", "unit", "maxUnits"].iter().all(|field| price.contains_key(*field)));
 }

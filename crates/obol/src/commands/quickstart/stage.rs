@@ -113,7 +113,7 @@ fn look_for_obstacles(root: &Path, stack: &StackDir, name: &OfferName) -> Result
     }
     match walk.slices.into_iter().next().map(|slice| slice.offer) {
         None => Ok(None),
-        Some(Ok((spec, offer))) if offer.payments.iter().all(|terms| terms.network.is_sandbox()) => Ok(Some(spec)),
+        Some(Ok((spec, offer))) if offer.payments.iter().all(|tag| tag.terms.network.is_sandbox()) => Ok(Some(spec)),
         Some(Ok(_)) => Err(in_the_way(format!("its offer {name} is sold for more than play money"))),
         Some(Err(diagnostics)) => Err(Error::Broken(diagnostics)),
     }

@@ -169,7 +169,7 @@ struct Buying<'a> {
 impl Buying<'_> {
     async fn run(&self, steps: &mut Steps<'_>) -> Result<Facts, Error> {
         let Self { shop, node, demo } = self;
-        let terms = shop.offer.payments.first().ok_or_else(|| unexpected("the offer has no price"))?;
+        let terms = shop.offer.payments.first().map(|tag| &tag.terms).ok_or_else(|| unexpected("the offer has no price"))?;
         let money = |amount: Amount| terms.asset.show(amount);
         let url: Url = format!("http://{}{}", node.addresses.public, shop.offer.path).parse().map_err(unexpected)?;
         let chain = format!("its chain: {} ({}), where {} is worth nothing", terms.network.name, terms.network.caip2(), terms.asset.symbol);
