@@ -7,6 +7,7 @@
 mod bench;
 mod cluster;
 mod fuzz;
+mod generate;
 mod layers;
 mod oci;
 mod places;
@@ -41,6 +42,8 @@ enum Command {
     Provision,
     /// Check which crate may depend on what
     Layers,
+    /// Write the custom resource definition into its chart
+    Crd,
     /// Check for known vulnerabilities; needs the network, for the advisory database
     Advisories,
     /// Measure
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Command::Test { only, list } => suite::test(only, list),
         Command::Provision => suite::provision(),
         Command::Layers => layers::check(),
+        Command::Crd => generate::crd(),
         Command::Advisories => suite::advisories(),
         Command::Bench(bench) => bench::run_bench(&bench),
         Command::Sim { arguments } => sim::run_sim(&arguments),

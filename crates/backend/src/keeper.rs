@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use obol_gateway::TableHandle;
+use obol_gateway::{
+    TableHandle,
+    health::{Prober, Target},
+};
 use obol_offer::OfferName;
 use obol_reconcile::{Key, OfferState, PlanItem, PlannedChange, Site, State, plan, reconcile};
 use obol_stackdir::{Diagnostic, StackDir};
@@ -21,7 +24,6 @@ use url::Url;
 
 use crate::{
     control::{OfferView, Skipped},
-    health::{Prober, Target},
     tree::{Tree, plan_items},
     view::{local_site, view},
     watch::Change,
@@ -265,7 +267,7 @@ impl Keeper {
             if let Some(version) = served {
                 (self.announce)(&version.offer.facilitators);
             }
-            let target = served.and_then(|version| Target::of(&version.offer, &version.spec));
+            let target = served.map(|version| Target::of(&version.offer, &version.spec));
             let old = self.targets.insert(key.clone(), (offer.clone(), target.clone()));
             changed |= old.is_none_or(|(_, old)| old != target);
         }

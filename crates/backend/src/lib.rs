@@ -10,7 +10,6 @@ pub mod systemd;
 mod chains;
 mod config;
 mod files;
-mod health;
 mod keeper;
 mod node;
 mod play;

@@ -8,7 +8,10 @@ use std::{
     },
 };
 
-use obol_gateway::{Gateway, GatewayConfig, TableHandle};
+use obol_gateway::{
+    Gateway, GatewayConfig, TableHandle,
+    health::{self, Prober},
+};
 use obol_offer::SANDBOX;
 use obol_reconcile::Site;
 use obol_settle::{Cashier, CashierConfig};
@@ -23,7 +26,6 @@ use crate::{
     chains::Chains,
     control::{Control, FacilitatorView, NodeStatus, PaymentCounts},
     files::{ControlSocket, Lock, make_private},
-    health::{self, Prober},
     keeper::{Event, Keeper, Report},
     play::{PlayFacilitator, PlayMoney, PlayView},
     watch::Watch,

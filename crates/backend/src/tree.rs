@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use obol_offer::OfferKind;
-use obol_reconcile::{Key, PlanItem, Slice, Version};
+use obol_reconcile::{Key, PlanItem, Refusal, Slice, Version};
 use obol_stackdir::{Diagnostic, Severity, StackDir};
 
 /// One slice as last read.
@@ -99,10 +99,13 @@ fn load(read: obol_stackdir::Slice, old: Option<&Loaded>) -> Loaded {
     let (version, mut diagnostics) = match (read.offer, same.map(|old| &old.slice.version)) {
         (Ok(_), Some(version)) => (version.clone(), Vec::new()),
         (Ok((spec, offer)), None) => (Ok(Version { offer: Arc::new(offer), spec: Arc::new(spec) }), Vec::new()),
-        (Err(problems), _) => (Err(problems.first().map_or_else(String::new, sentence)), problems),
+        (Err(problems), _) => {
+            let first = problems.first().map_or_else(String::new, sentence);
+            (Err(Refusal::new("InvalidSlice", first)), problems)
+        }
     };
     diagnostics.extend(read.warnings);
-    Loaded { slice: Slice { name: read.name, kind: read.kind, version }, diagnostics, file: read.file, text: read.text }
+    Loaded { slice: Slice { name: read.name, kind: read.kind, version, since: None }, diagnostics, file: read.file, text: read.text }
 }
 
 fn differs(old: &Loaded, new: &Loaded) -> bool {

@@ -14,6 +14,7 @@ mod framing;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod headers;
+pub mod health;
 mod keep;
 mod limits;
 mod metrics;

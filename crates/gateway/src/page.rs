@@ -12,7 +12,7 @@ pre{padding:.8em;overflow-x:auto}th{text-align:left;padding-right:1.5rem;font-we
 
 /// The page. Everything that a seller or buyer wrote is escaped.
 pub(crate) fn render(offer: &Offer, quote: &Quote, url: &str, reason: Option<&str>) -> String {
-    let title = if quote.info().service_name.is_empty() { offer.name.as_str() } else { &quote.info().service_name };
+    let title = if quote.info().service_name.is_empty() { offer.name.plain() } else { &quote.info().service_name };
     let mut page = String::with_capacity(2048);
     // Writing to a string cannot fail.
     let _ = write!(

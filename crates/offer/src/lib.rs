@@ -3,12 +3,13 @@
 //!
 //! This crate is pure. It knows no files, sockets or clocks; whoever needs "now" passes it in.
 //! The same types serve the parser of `values-offer.yaml`, the command line, the standalone node
-//! and (later) the custom resource, so a rule is written once.
+//! and the custom resource, so a rule is written once.
 //!
 //! The way of a value through the crate: [`OfferSpec`] (as written, all strings) →
 //! [`Offer::validate`] → [`Offer`] (typed, cannot be wrong) or a list of [`Violation`]s that name
 //! the field, the rule and the fix.
 
+pub mod admission;
 mod amount;
 mod model;
 mod name;
@@ -23,7 +24,7 @@ mod usage;
 pub use alloy_primitives::{Address, B256, U256};
 pub use amount::{Amount, AmountError, Price, PriceError};
 pub use model::{Model, ModelSpec, Runtime, WhenUncounted};
-pub use name::{Hostname, NameError, OfferName};
+pub use name::{Hostname, NameError, Namespace, OfferName};
 pub use network::{Asset, Network, SANDBOX, TransferMethod, networks};
 pub use path::{CanonicalPath, PathError};
 pub use rate::{Demand, Rate};

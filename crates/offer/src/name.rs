@@ -6,9 +6,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// An offer's name: a DNS label (RFC 1123) of at most 53 characters.
 ///
-/// 53 is helm's bound on release names, and the release is called like the offer.
+/// 53 is helm's bound on release names, and the release is called like the offer. What is read back
+/// (by serde) may be [within](Self::within) a namespace; what people type may not.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OfferName(String);
+
+/// A Kubernetes namespace: a DNS label of at most 63 characters.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Namespace(String);
 
 /// A lower-case DNS host name without port, at most 253 characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,9 +47,24 @@ impl OfferName {
     /// Longest name, in characters.
     pub const MAX: usize = 53;
 
+    /// For what has no name that could be one.
+    pub fn unknown() -> Self {
+        Self("unknown".to_owned())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The name of an offer in a namespace of its own, `<namespace>/<name>`: unique over a cluster.
+    pub fn within(&self, namespace: &Namespace) -> Self {
+        Self(format!("{namespace}/{}", self.plain()))
+    }
+
+    /// The name without its namespace.
+    pub fn plain(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or(&self.0)
     }
 }
 
@@ -54,6 +74,17 @@ impl FromStr for OfferName {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text.len() > Self::MAX {
             return Err(NameError::TooLong(Self::MAX));
+        }
+        check_label(text).map(|()| Self(text.to_owned()))
+    }
+}
+
+impl FromStr for Namespace {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.len() > 63 {
+            return Err(NameError::TooLong(63));
         }
         check_label(text).map(|()| Self(text.to_owned()))
     }
@@ -100,15 +131,30 @@ macro_rules! text_type {
                 serializer.serialize_str(&self.0)
             }
         }
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
-            }
-        }
     };
 }
 text_type!(OfferName);
 text_type!(Hostname);
+text_type!(Namespace);
+
+impl<'de> Deserialize<'de> for OfferName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.split_once('/') {
+            None => text.parse().map_err(D::Error::custom),
+            Some((namespace, name)) => {
+                let namespace: Namespace = namespace.parse().map_err(D::Error::custom)?;
+                name.parse::<Self>().map(|name| name.within(&namespace)).map_err(D::Error::custom)
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Hostname {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -121,6 +167,19 @@ mod tests {
         }
         for bad in ["", "-a", "a-", "A", "a_b", "a.b", "ä", "../x", "a/b", &"a".repeat(54)] {
             assert!(bad.parse::<OfferName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_within_a_namespace_are_read_back_but_never_typed() {
+        let name: OfferName = "weather".parse().unwrap();
+        let within = name.within(&"team-a".parse().unwrap());
+        assert_eq!((within.as_str(), within.plain(), name.plain()), ("team-a/weather", "weather", "weather"));
+        let json = serde_json::to_string(&within).unwrap();
+        assert_eq!(serde_json::from_str::<OfferName>(&json).unwrap(), within);
+        assert!(within.as_str().parse::<OfferName>().is_err());
+        for bad in ["\"../x\"", "\"a/b/c\"", "\"/a\"", "\"a/\"", "\"A/b\""] {
+            assert!(serde_json::from_str::<OfferName>(bad).is_err(), "{bad}");
         }
     }
 

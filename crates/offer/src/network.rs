@@ -111,7 +111,7 @@ pub fn networks() -> &'static [Network] {
 impl Network {
     /// Finds a network by canonical name, alias or CAIP-2 id (`eip155:8453`).
     pub fn find(text: &str) -> Option<&'static Self> {
-        let chain_id = text.strip_prefix("eip155:").and_then(|id| id.parse::<u64>().ok());
+        let chain_id = text.strip_prefix("eip155:").filter(|id| !id.starts_with(['0', '+'])).and_then(|id| id.parse::<u64>().ok());
         NETWORKS.iter().find(|n| n.name == text || n.aliases.contains(&text) || chain_id == Some(n.chain_id))
     }
 

@@ -1,17 +1,21 @@
-//! Who gets a place that two offers want: whoever has it already, then by name.
+//! Who gets a place that two offers want. From files: whoever has it already, then by name. In a
+//! cluster: the older object, which everybody who looks can tell without a memory.
 
 use std::collections::BTreeMap;
 
 use obol_offer::{Offer, find_collisions};
 
+use time::OffsetDateTime;
+
 use crate::{
-    Key, Refusal, Version,
+    Key, Refusal, Site, Version,
     state::{OfferState, State},
 };
 
 /// One offer that wants a place.
 pub(crate) struct Claim {
     pub key: Key,
+    pub since: Option<OffsetDateTime>,
     pub version: Version,
     /// Why this is not the version on disk, if it is not.
     pub refusal: Option<Refusal>,
@@ -26,7 +30,11 @@ pub(crate) struct Settled {
 
 /// Settles all claims. Three ranks go one after the other: offers that stay where they are, offers
 /// that move (and go back where they were if that fails), newcomers; each rank by name and kind.
-pub(crate) fn settle(claims: Vec<Claim>, previous: &State) -> Settled {
+pub(crate) fn settle(mut claims: Vec<Claim>, previous: &State, site: &Site) -> Settled {
+    if site.cluster {
+        claims.sort_by(|a, b| (a.since, &a.key).cmp(&(b.since, &b.key)));
+        return contest(claims);
+    }
     let mut ranks: [Vec<Claim>; 3] = Default::default();
     for claim in claims {
         let rank = match previous.offers.get(&claim.key).and_then(|state| held(state)) {
@@ -54,7 +62,7 @@ pub(crate) fn settle(claims: Vec<Claim>, previous: &State) -> Settled {
         let refusal = loser.refusal.clone();
         let version = old.unwrap_or_else(|| loser.version.clone());
         lost.insert(key.clone(), loser);
-        Claim { key, version, refusal }
+        Claim { key, since: None, version, refusal }
     });
     let second = first.winners.into_iter().chain(back.collect::<Vec<_>>()).chain(new).collect();
     let mut settled = contest(second);

@@ -29,17 +29,38 @@ pub struct Probe {
     pub at: OffsetDateTime,
 }
 
-/// A condition but for its kind.
-struct Finding(ConditionStatus, &'static str, String);
+/// A condition but for its kind: status, reason, message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding(pub ConditionStatus, pub &'static str, pub String);
+
+/// What others than the pass found out about an offer that has a route. Where nothing is said, the
+/// pass speaks for itself: its table is what is served.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// Whether the model is there.
+    pub model: Option<Finding>,
+    /// Whether the upstream is well.
+    pub upstream: Option<Finding>,
+    /// Whether a gateway elsewhere has loaded the offer.
+    pub gate: Option<Finding>,
+    /// Whether a router elsewhere sends buyers to it.
+    pub route: Option<Finding>,
+}
 
 impl OfferState {
     /// The offer's status, given the last probe of its upstream (none: nobody has looked yet).
     pub fn status(&self, probe: Option<&Probe>) -> OfferStatus {
-        let gate = self.route("the gate stands before every paid route");
-        let published = self.route("buyers reach the offer");
+        self.observed(Observed { upstream: Some(upstream(probe)), ..Observed::default() })
+    }
+
+    /// The offer's status, given what was observed elsewhere.
+    pub fn observed(&self, seen: Observed) -> OfferStatus {
+        let whole = self.is_routed() && self.refusal.is_none();
+        let gate = seen.gate.filter(|_| whole).unwrap_or_else(|| self.route("the gate stands before every paid route"));
+        let published = seen.route.filter(|_| self.is_routed()).unwrap_or_else(|| self.route("buyers reach the offer"));
         let mut findings = vec![
-            (ConditionKind::ModelReady, self.model()),
-            (ConditionKind::UpstreamHealthy, upstream(probe)),
+            (ConditionKind::ModelReady, seen.model.unwrap_or_else(|| self.model())),
+            (ConditionKind::UpstreamHealthy, seen.upstream.unwrap_or_else(|| upstream(None))),
             (ConditionKind::Draining, self.draining()),
             (ConditionKind::PaymentGateReady, gate),
             (ConditionKind::RoutePublished, published),

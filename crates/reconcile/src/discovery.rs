@@ -68,7 +68,7 @@ pub(crate) fn listing(offer: &Offer, phase: Phase, site: &Site) -> Option<Arc<st
     let several = offer.payments.get(1).is_some();
     let told = &offer.registration;
     let listing = Listing {
-        name: offer.name.as_str(),
+        name: offer.name.plain(),
         display_name: told.name.as_deref(),
         kind: offer.kind.as_str(),
         description: told.description.as_deref(),

@@ -48,11 +48,12 @@ pub fn offer(name: &str, spec: &OfferSpec) -> Arc<Offer> {
 
 pub fn slice(name: &str, spec: OfferSpec) -> Slice {
     let version = Version { offer: offer(name, &spec), spec: Arc::new(spec) };
-    Slice { name: name.parse().unwrap(), kind: OfferKind::Http, version: Ok(version) }
+    Slice { name: name.parse().unwrap(), kind: OfferKind::Http, version: Ok(version), since: None }
 }
 
 pub fn broken(name: &str) -> Slice {
-    Slice { name: name.parse().unwrap(), kind: OfferKind::Http, version: Err("values-offer.yaml:3: no YAML".into()) }
+    let problem = crate::Refusal::new("InvalidSlice", "values-offer.yaml:3: no YAML");
+    Slice { name: name.parse().unwrap(), kind: OfferKind::Http, version: Err(problem), since: None }
 }
 
 pub fn at(text: &str) -> OffsetDateTime {

@@ -14,7 +14,7 @@ mod plan;
 mod state;
 mod table;
 
-pub use conditions::{Health, Probe};
+pub use conditions::{Finding, Health, Observed, Probe};
 pub use discovery::{SERVICES_PATH, public_url};
 pub use pass::{QUOTE_GRACE, reconcile};
 pub use plan::{Action, FieldChange, PlanItem, PlannedChange, plan};

@@ -25,11 +25,13 @@ pub fn reconcile<'a>(slices: impl IntoIterator<Item = &'a Slice>, previous: &Sta
     for (key, slice) in &slices {
         let (version, refusal) = candidate(slice, previous.offers.get(key), site);
         match version {
-            Some(version) if !version.offer.is_drained(now) => claims.push(Claim { key: key.clone(), version, refusal }),
+            Some(version) if !version.offer.is_drained(now) => {
+                claims.push(Claim { key: key.clone(), since: slice.since, version, refusal })
+            }
             version => settled.push((key.clone(), version, refusal)),
         }
     }
-    let outcome = settle(claims, previous);
+    let outcome = settle(claims, previous, site);
     settled.extend(outcome.winners.into_iter().map(|claim| (claim.key, Some(claim.version), claim.refusal)));
     settled.extend(outcome.losers.into_iter().map(|claim| (claim.key, None, claim.refusal)));
 
@@ -53,7 +55,7 @@ fn candidate(slice: &Slice, before: Option<&Arc<OfferState>>, site: &Site) -> (O
             None => return (Some(version.clone()), None),
             Some(refusal) => refusal,
         },
-        Err(problem) => Refusal::new("InvalidSlice", problem.clone()),
+        Err(refusal) => refusal.clone(),
     };
     let last_good = before.and_then(|before| before.served.clone()).filter(|version| site.refuses(&version.offer).is_none());
     (last_good, Some(refusal))

@@ -34,8 +34,10 @@ pub struct Slice {
     pub name: OfferName,
     /// Kind.
     pub kind: OfferKind,
-    /// The offer, or what is wrong with the slice, as a sentence.
-    pub version: Result<Version, String>,
+    /// The offer, or what is wrong with the slice.
+    pub version: Result<Version, Refusal>,
+    /// Since when it exists, where that decides who gets a place: in a cluster.
+    pub since: Option<OffsetDateTime>,
 }
 
 /// What offers are served on.
@@ -75,13 +77,18 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    pub(crate) fn new(reason: &'static str, message: impl Into<String>) -> Self {
+    /// A refusal that is no rule between offers.
+    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
         Self { reason, message: message.into(), violation: None }
     }
 
     /// From a rule of [`obol_offer::find_collisions`].
     pub(crate) fn collision(violation: Violation) -> Self {
-        let reason = if violation.code == "name_taken" { "NameConflict" } else { "PathConflict" };
+        let reason = match violation.code {
+            "name_taken" => "NameConflict",
+            "host_taken" => "HostnameConflict",
+            _ => "PathConflict",
+        };
         Self { reason, message: format!("{}; {}", violation.message, violation.fix), violation: Some(violation) }
     }
 }
@@ -129,6 +136,21 @@ pub struct OfferState {
 }
 
 impl OfferState {
+    /// A slice that cannot even be called by its name.
+    pub fn nameless(kind: OfferKind, refusal: Refusal) -> Self {
+        let state = |name| Self {
+            name,
+            kind,
+            served: None,
+            wanted: None,
+            refusal: Some(refusal),
+            phase: Phase::Active,
+            entries: Vec::new(),
+            listing: None,
+        };
+        state(OfferName::unknown())
+    }
+
     /// The version to tell people about: the served one, else the one on disk.
     pub fn shown(&self) -> Option<&Version> {
         self.served.as_ref().or(self.wanted.as_ref())

@@ -57,7 +57,7 @@ fn quote_info(offer: &Offer) -> QuoteInfo {
     QuoteInfo {
         description: told.description.clone().unwrap_or_default(),
         mime_type: told.mime_type.clone().unwrap_or_default(),
-        service_name: told.name.clone().unwrap_or_else(|| offer.name.to_string()),
+        service_name: told.name.clone().unwrap_or_else(|| offer.name.plain().to_owned()),
     }
 }
 

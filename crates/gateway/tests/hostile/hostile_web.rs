@@ -126,7 +126,7 @@ async fn texts_of_an_offer_become_neither_fields_nor_markup() {
         ..RegistrationSpec::default()
     });
     let version = Version { offer: offer("a", &told), spec: Arc::new(told) };
-    let slice = Slice { name: "a".parse().unwrap(), kind: OfferKind::Http, version: Ok(version) };
+    let slice = Slice { name: "a".parse().unwrap(), kind: OfferKind::Http, version: Ok(version), since: None };
     let state = reconcile([&slice], &State::default(), &Site::default(), OffsetDateTime::now_utc());
     shop.table.store(Some(state.table.clone()));
 

@@ -4,14 +4,18 @@ use std::time::Duration;
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::Checker;
+use super::{
+    Checker,
+    shape::{DURATION, ONE_LINE, TIME},
+};
 use crate::{LimitsSpec, OfferSpec, RegistrationSpec};
 
 const DEFAULT_DRAIN: Duration = Duration::from_secs(3600);
 
 impl Checker {
     pub(super) fn drain(&mut self, spec: &OfferSpec) -> Option<OffsetDateTime> {
-        let grace = spec.drain_grace_period.as_deref().map_or(Some(DEFAULT_DRAIN), parse_duration);
+        let grace =
+            spec.drain_grace_period.as_deref().map_or(Some(DEFAULT_DRAIN), parse_duration);
         let Some(grace) = grace else {
             let text: String = spec.drain_grace_period.iter().flat_map(|text| text.chars()).take(40).collect();
             let message = format!("`{text}` is no duration of at most 30 days");
@@ -20,8 +24,8 @@ impl Checker {
         };
         let at = spec.drain_at.as_deref()?;
         match OffsetDateTime::parse(at, &Rfc3339) {
-            Ok(at) => Some(at.saturating_add(time::Duration::try_from(grace).unwrap_or(time::Duration::ZERO))),
-            Err(_) => {
+            Ok(time) if TIME.fits(at) => Some(time.saturating_add(time::Duration::try_from(grace).unwrap_or(time::Duration::ZERO))),
+            _ => {
                 self.refuse("drain_at", "spec.drainAt", format!("`{at}` is no time"), "write RFC 3339, e.g. 2026-11-23T12:00:00Z");
                 None
             }
@@ -39,8 +43,7 @@ impl Checker {
 
     pub(super) fn registration(&mut self, registration: Option<&RegistrationSpec>) {
         let Some(registration) = registration else { return };
-        let long =
-            |text: &Option<String>, max: usize| text.as_ref().is_some_and(|t| t.chars().count() > max || t.chars().any(char::is_control));
+        let long = |text: &Option<String>, max: usize| text.as_ref().is_some_and(|t| t.chars().count() > max || !ONE_LINE.fits(t));
         for (field, bad, max) in [
             ("name", long(&registration.name, 128), 128),
             ("description", long(&registration.description, 1024), 1024),
@@ -56,6 +59,9 @@ impl Checker {
 
 /// `1h`, `90s`, `1h30m`, `0s`; at most 30 days.
 pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+    if !DURATION.fits(text) {
+        return None;
+    }
     let mut total = 0_u64;
     let mut rest = text;
     while !rest.is_empty() {
@@ -70,5 +76,5 @@ pub(super) fn parse_duration(text: &str) -> Option<Duration> {
         total = total.checked_add(number.checked_mul(unit)?)?;
         rest = rest.get(digits + 1..)?;
     }
-    (!text.is_empty() && total <= 30 * 86_400).then(|| Duration::from_secs(total))
+    (total <= 30 * 86_400).then(|| Duration::from_secs(total))
 }

@@ -19,7 +19,8 @@ pub fn find_collisions(offers: &[&Offer]) -> Vec<(usize, Violation)> {
         let holder = *places.entry((&offer.hostname, offer.path.as_str())).or_insert(*offer);
         if !std::ptr::eq(holder, *offer) {
             let message = format!("`{}` is already served by offer `{}`", offer.endpoint(), holder.name);
-            losers.push((index, violation("path_taken", "spec.path", message, "choose another --path or --hostname")));
+            let code = if offer.hostname.is_some() { "host_taken" } else { "path_taken" };
+            losers.push((index, violation(code, "spec.path", message, "choose another --path or --hostname")));
         }
     }
     losers

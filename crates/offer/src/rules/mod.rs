@@ -2,10 +2,11 @@
 
 mod bounds;
 mod collisions;
-mod model;
+pub(crate) mod model;
 mod payment;
 mod place;
 mod price;
+pub(crate) mod shape;
 mod upstream;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use url::Url;
 
+use crate::admission::bounds::check as bounds_of;
 use crate::{
     Amount, Asset, CanonicalPath, DeliverySpec, Hostname, LimitsSpec, Model, Network, OfferKind, OfferName, OfferSpec, Rate,
     RegistrationSpec,
@@ -168,7 +170,7 @@ impl Offer {
     /// # Errors
     /// All broken rules, not only the first, in the order of the fields.
     pub fn validate(name: &OfferName, spec: &OfferSpec) -> Result<Self, Vec<Violation>> {
-        let mut check = Checker::default();
+        let mut check = Checker { violations: bounds_of(spec) };
         let upstream = check.upstream(&spec.upstream);
         let health_path = check.health_path(spec.upstream.health_path.as_deref());
         let model = check.model(spec);
@@ -224,7 +226,7 @@ impl Offer {
     }
 }
 
-fn violation(code: &'static str, field: impl Into<String>, message: impl Into<String>, fix: impl Into<String>) -> Violation {
+pub(crate) fn violation(code: &'static str, field: impl Into<String>, message: impl Into<String>, fix: impl Into<String>) -> Violation {
     Violation { code, field: field.into(), message: message.into(), fix: fix.into() }
 }
 

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Checker, bounds::parse_duration};
+use super::{
+    Checker,
+    bounds::parse_duration,
+    shape::{CREDENTIAL, MODEL_NAME},
+};
 use crate::{Model, ModelSpec, OfferKind, OfferSpec};
 
 /// Completion tokens of one request when the offer says nothing.
@@ -12,10 +16,13 @@ pub const DEFAULT_MAX_TOKENS: u32 = 4096;
 pub const DEFAULT_MAX_PROMPT_BYTES: u32 = 256 * 1024;
 
 /// A body is priced before it is paid for, so it is held in memory: 8 MiB is some pictures.
-const MAX_PROMPT_BYTES: u32 = 8 * 1024 * 1024;
+pub(crate) const MAX_PROMPT_BYTES: u32 = 8 * 1024 * 1024;
 
 /// No model writes ten million tokens at once.
-const MAX_TOKENS: u32 = 10_000_000;
+pub(crate) const MAX_TOKENS: u32 = 10_000_000;
+
+/// How the keys of well-known services begin; they would pass for names.
+pub(crate) const KEYS: [&str; 6] = ["sk-", "sk_", "hf_", "gsk_", "xai-", "nvapi-"];
 
 impl Checker {
     pub(super) fn model(&mut self, spec: &OfferSpec) -> Option<Model> {
@@ -25,7 +32,7 @@ impl Checker {
         }
         let upstream_name = model.upstream_name.as_ref().unwrap_or(&model.name);
         for (field, name) in [("name", &model.name), ("upstreamName", upstream_name)] {
-            if name.is_empty() || name.chars().count() > 256 || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            if name.chars().count() > 256 || !MODEL_NAME.fits(name) {
                 self.refuse("model_name", format!("spec.model.{field}"), "is no model name", "write it as the model server lists it");
             }
         }
@@ -73,13 +80,7 @@ impl Checker {
     /// Slices are kept in git, so a key in one is a key lost. Never repeats what was written.
     fn credential(&mut self, model: &ModelSpec) {
         let Some(text) = &model.credential else { return };
-        let is_file = text.strip_prefix("ref+file://").is_some_and(|path| !path.is_empty() && !path.chars().any(char::is_control));
-        let is_name = text.len() <= 128
-            && text.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
-        // The keys of well-known services would pass for names.
-        let is_key = ["sk-", "sk_", "hf_", "gsk_", "xai-", "nvapi-"].iter().any(|prefix| text.starts_with(prefix));
-        if is_key || !(is_file || is_name) {
+        if KEYS.iter().any(|prefix| text.starts_with(prefix)) || !CREDENTIAL.fits(text) {
             self.refuse(
                 "model_credential",
                 "spec.model.credential",

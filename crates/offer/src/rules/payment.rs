@@ -3,7 +3,8 @@
 use alloy_primitives::Address;
 use url::Url;
 
-use super::{Checker, DEFAULT_MAX_TIMEOUT_SECONDS, PriceTag, Terms};
+use super::{Checker, DEFAULT_MAX_TIMEOUT_SECONDS, PriceTag, Terms, shape::PRIVATE_URL};
+use crate::admission::bounds::MAX_DECIMALS;
 use crate::{Amount, Asset, AssetSpec, Model, Network, OfferSpec, PaymentSpec, Price, Scheme, TransferMethod};
 
 impl Checker {
@@ -99,8 +100,13 @@ impl Checker {
 
     fn asset(&mut self, field: &str, spec: &AssetSpec) -> Option<Asset> {
         let address = self.address(&format!("{field}.address"), &spec.address, "asset_address")?;
-        if spec.symbol.is_empty() || spec.symbol.len() > 16 || spec.eip712_name.is_empty() || spec.eip712_version.is_empty() {
+        if spec.symbol.is_empty() || spec.symbol.chars().count() > 16 || spec.eip712_name.is_empty() || spec.eip712_version.is_empty() {
             self.refuse("asset", field, "symbol, eip712Name and eip712Version are needed", "copy them from the token contract");
+            return None;
+        }
+        if spec.decimals > MAX_DECIMALS {
+            let message = format!("{} decimals are too many", spec.decimals);
+            self.refuse("asset", format!("{field}.decimals"), message, format!("at most {MAX_DECIMALS}; copy it from the token contract"));
             return None;
         }
         if spec.transfer_method == TransferMethod::Permit2 {
@@ -141,7 +147,8 @@ impl Checker {
         let mut urls = Vec::new();
         for (index, text) in list.iter().enumerate() {
             match Url::parse(text) {
-                Ok(url) if is_private_channel(&url) => urls.push(url),
+                // Payments are sent there, so the channel is https, or does not leave the machine.
+                Ok(url) if PRIVATE_URL.fits(text) => urls.push(url),
                 _ => self.refuse(
                     "facilitator_url",
                     format!("spec.facilitators[{index}]"),
@@ -152,15 +159,4 @@ impl Checker {
         }
         urls
     }
-}
-
-/// Payments are sent to facilitators, so the channel is https, or does not leave the machine.
-fn is_private_channel(url: &Url) -> bool {
-    let loopback = match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-        None => return false,
-    };
-    url.scheme() == "https" || (url.scheme() == "http" && loopback)
 }

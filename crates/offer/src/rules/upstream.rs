@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use super::{Checker, Upstream};
+use super::{Checker, Upstream, shape::URL};
 use crate::{CanonicalPath, Hostname, UpstreamSpec};
 
 impl Checker {
@@ -61,6 +61,8 @@ impl Checker {
             self.refuse("upstream_url", field, "the URL has a query or fragment", "a buyer's own query is forwarded; give only the base");
         } else if url.port() == Some(0) {
             self.refuse("upstream_port", field, "port 0 is no port", "write a port from 1 to 65535");
+        } else if !URL.fits(text) {
+            self.refuse("upstream_url", field, format!("`{text}` is no plain URL"), fix);
         } else {
             return Some(Upstream::Url(url));
         }
@@ -85,9 +87,12 @@ impl Checker {
 
     pub(super) fn health_path(&mut self, text: Option<&str>) -> CanonicalPath {
         let text = text.unwrap_or("/health");
-        CanonicalPath::parse(text).unwrap_or_else(|error| {
-            self.refuse("health_path", "spec.upstream.healthPath", format!("`{text}`: {error}"), "write a path such as /health");
-            CanonicalPath::root()
-        })
+        let why = match CanonicalPath::parse(text) {
+            Ok(path) if path.as_str() == text => return path,
+            Ok(path) => format!("`{text}` is written otherwise: `{path}`"),
+            Err(error) => format!("`{text}`: {error}"),
+        };
+        self.refuse("health_path", "spec.upstream.healthPath", why, "write a path such as /health");
+        CanonicalPath::root()
     }
 }

@@ -17,7 +17,11 @@ use hyper_util::{
 use obol_offer::{Offer, OfferSpec, Upstream};
 use obol_reconcile::{Health, Probe};
 use time::OffsetDateTime;
-use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::Instant,
+};
 
 /// Between two probes of one upstream, when there are few.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -30,21 +34,21 @@ const PER_SECOND: u32 = 200;
 
 /// What is probed. Offers with the same upstream share one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Target {
+pub struct Target {
     url: String,
     /// The seller named no health path, so any answer but a failure shows that the upstream lives.
     lenient: bool,
 }
 
 impl Target {
-    /// The probe of an offer; `None` where this machine cannot reach the upstream.
-    pub(crate) fn of(offer: &Offer, spec: &OfferSpec) -> Option<Self> {
+    /// The probe of an offer.
+    pub fn of(offer: &Offer, spec: &OfferSpec) -> Self {
         let base = match &offer.upstream {
             Upstream::Url(url) => url.as_str().trim_end_matches('/').to_owned(),
             Upstream::Host { port } => format!("http://127.0.0.1:{port}"),
-            Upstream::Service { .. } => return None,
+            Upstream::Service { name, namespace, port } => format!("http://{name}.{namespace}.svc:{port}"),
         };
-        Some(Self { url: format!("{base}{}", offer.health_path), lenient: spec.upstream.health_path.is_none() })
+        Self { url: format!("{base}{}", offer.health_path), lenient: spec.upstream.health_path.is_none() }
     }
 
     fn judge(&self, status: StatusCode) -> Health {
@@ -56,22 +60,36 @@ impl Target {
     }
 }
 
-type HttpClient = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
+/// Client of a [`Prober`].
+pub type HttpClient = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
 
 /// Probes what it is told to, and knows what came of it. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Prober {
+pub struct Prober {
     targets: watch::Sender<Arc<BTreeSet<Target>>>,
     results: Arc<Mutex<HashMap<Target, Probe>>>,
+    changed: Arc<Notify>,
+}
+
+impl Default for Prober {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Prober {
-    pub(crate) fn new() -> Self {
-        Self { targets: watch::Sender::default(), results: Arc::default() }
+    /// A prober that has nothing to do yet.
+    pub fn new() -> Self {
+        Self::telling(Arc::default())
+    }
+
+    /// A prober that tells of every upstream that became well or unwell.
+    pub fn telling(changed: Arc<Notify>) -> Self {
+        Self { targets: watch::Sender::default(), results: Arc::default(), changed }
     }
 
     /// Replaces the whole set of targets. New ones are probed at once.
-    pub(crate) fn set(&self, targets: BTreeSet<Target>) {
+    pub fn set(&self, targets: BTreeSet<Target>) {
         self.targets.send_if_modified(|current| {
             let changed = **current != targets;
             if changed {
@@ -82,7 +100,7 @@ impl Prober {
     }
 
     /// The last result, if there is one.
-    pub(crate) fn last(&self, target: &Target) -> Option<Probe> {
+    pub fn last(&self, target: &Target) -> Option<Probe> {
         self.results.lock().unwrap_or_else(PoisonError::into_inner).get(target).cloned()
     }
 
@@ -90,6 +108,7 @@ impl Prober {
         let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
         let before = results.insert(target.clone(), Probe { health: health.clone(), at: OffsetDateTime::now_utc() });
         if before.is_none_or(|before| before.health != health) {
+            self.changed.notify_one();
             match health {
                 Health::Unhealthy(cause) => tracing::warn!(url = target.url, cause, "upstream is not well"),
                 _ => tracing::info!(url = target.url, "upstream is well"),
@@ -98,7 +117,7 @@ impl Prober {
     }
 
     /// Probes until dropped.
-    pub(crate) async fn run(self, client: HttpClient) {
+    pub async fn run(self, client: HttpClient) {
         let mut targets = self.targets.subscribe();
         targets.mark_changed();
         let mut due: BTreeMap<Target, Instant> = BTreeMap::new();
@@ -148,7 +167,10 @@ fn pause(targets: usize) -> Duration {
 }
 
 /// A client for probes: no redirects, no kept connections, no proxies.
-pub(crate) fn client() -> Result<HttpClient, std::io::Error> {
+///
+/// # Errors
+/// When no TLS is available.
+pub fn client() -> Result<HttpClient, std::io::Error> {
     let connector = hyper_rustls::HttpsConnectorBuilder::new()
         .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
         .map_err(std::io::Error::other)?

@@ -23,7 +23,7 @@ fn target(upstream: UpstreamSpec) -> Option<Target> {
         }),
         ..OfferSpec::default()
     };
-    Target::of(&Offer::validate(&name, &spec).unwrap(), &spec)
+    Some(Target::of(&Offer::validate(&name, &spec).unwrap(), &spec))
 }
 
 fn at(url: &str, health_path: Option<&str>) -> Target {
@@ -64,7 +64,7 @@ fn the_probe_goes_below_the_upstreams_own_path() {
     let host = UpstreamSpec { host: Some(HostUpstream { port: 9000 }), ..UpstreamSpec::default() };
     assert_eq!(target(host).unwrap().url, "http://127.0.0.1:9000/health");
     let service = UpstreamSpec { service: Some("web".into()), port: Some(80), ..UpstreamSpec::default() };
-    assert_eq!(target(service), None);
+    assert_eq!(target(service).unwrap().url, "http://web.default.svc:80/health");
 }
 
 #[tokio::test]
