@@ -154,7 +154,7 @@ pub(crate) fn to_json(object: &ServiceOffer, status: &OfferStatus, state: Option
         json
     };
     let offer = state.and_then(OfferState::shown).map(|version| version.offer.as_ref());
-    let mut networks: Vec<&str> = offer.iter().flat_map(|offer| &offer.payments).map(|terms| terms.network.name).collect();
+    let mut networks: Vec<&str> = offer.iter().flat_map(|offer| &offer.payments).map(|tag| tag.terms.network.name).collect();
     networks.dedup();
     json!({
         "observedGeneration": generation,

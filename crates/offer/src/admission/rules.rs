@@ -8,7 +8,9 @@ use super::{bounds::MAX_DECIMALS, older::OLDER};
 use crate::{
     RESERVED_PATHS, networks,
     rules::model::{KEYS, MAX_PROMPT_BYTES, MAX_TOKENS},
-    rules::shape::{ADDRESS, CANONICAL, CREDENTIAL, DURATION, MODEL_NAME, HOSTNAME, NAME, ONE_LINE, PATH, PRICE, PRIVATE_URL, ROUTE, Shape, TIME, URL},
+    rules::shape::{
+        ADDRESS, CANONICAL, CREDENTIAL, DURATION, HOSTNAME, MODEL_NAME, NAME, ONE_LINE, PATH, PRICE, PRIVATE_URL, ROUTE, Shape, TIME, URL,
+    },
 };
 
 /// One rule of one object.
@@ -120,7 +122,13 @@ pub(super) fn rules() -> Vec<Rule> {
         rule("model_kind", "OfferSpec", None, "!has(self.model) || self.type == 'inference'", "an http offer sells no model"),
         shape("model_name", "ModelSpec", "name", &MODEL_NAME, "write it as the model server lists it"),
         shape("model_name", "ModelSpec", "upstreamName", &MODEL_NAME, "write it as the model server lists it"),
-        rule("model_bound", "ModelSpec", Some("maxTokens"), format!("1 <= self && self <= {MAX_TOKENS}"), format!("write 1 to {MAX_TOKENS}")),
+        rule(
+            "model_bound",
+            "ModelSpec",
+            Some("maxTokens"),
+            format!("1 <= self && self <= {MAX_TOKENS}"),
+            format!("write 1 to {MAX_TOKENS}"),
+        ),
         rule(
             "model_bound",
             "ModelSpec",
@@ -142,7 +150,13 @@ pub(super) fn rules() -> Vec<Rule> {
         rule("asset", "AssetSpec", Some("symbol"), "self != ''", "symbol is needed; copy it from the token contract"),
         rule("asset", "AssetSpec", Some("eip712Name"), "self != ''", "eip712Name is needed; copy it from the token contract"),
         rule("asset", "AssetSpec", Some("eip712Version"), "self != ''", "eip712Version is needed; copy it from the token contract"),
-        rule("asset", "AssetSpec", Some("decimals"), format!("self <= {MAX_DECIMALS}"), format!("an asset has at most {MAX_DECIMALS} decimals")),
+        rule(
+            "asset",
+            "AssetSpec",
+            Some("decimals"),
+            format!("self <= {MAX_DECIMALS}"),
+            format!("an asset has at most {MAX_DECIMALS} decimals"),
+        ),
         rule("asset_permit2", "AssetSpec", Some("transferMethod"), "self != 'permit2'", "permit2 assets cannot be sold yet"),
         rule(
             "payment_missing",

@@ -14,8 +14,7 @@ const DEFAULT_DRAIN: Duration = Duration::from_secs(3600);
 
 impl Checker {
     pub(super) fn drain(&mut self, spec: &OfferSpec) -> Option<OffsetDateTime> {
-        let grace =
-            spec.drain_grace_period.as_deref().map_or(Some(DEFAULT_DRAIN), parse_duration);
+        let grace = spec.drain_grace_period.as_deref().map_or(Some(DEFAULT_DRAIN), parse_duration);
         let Some(grace) = grace else {
             let text: String = spec.drain_grace_period.iter().flat_map(|text| text.chars()).take(40).collect();
             let message = format!("`{text}` is no duration of at most 30 days");

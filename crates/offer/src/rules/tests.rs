@@ -186,7 +186,7 @@ fn prices_that_are_not_one_price_are_refused() {
     assert_eq!(price(|p| p.max_units = Some(1)), at("price_incomplete", ".maxUnits"));
     assert_eq!(price(|p| p.per_m_tok = None), at("price_incomplete", ".perMTokOutput"));
     assert_eq!(price(|p| p.per_m_tok = Some("0.0000001".into())), at("price", ".perMTok"));
-    assert_eq!(price(|p| p.per_m_tok_output = Some("9".repeat(70))), at("price", ".perMTokOutput"));
+    assert_eq!(price(|p| p.per_m_tok_output = Some("9".repeat(70)))[..1], at("too_long", ".perMTokOutput"));
     let unit = |f: fn(&mut PriceSpec)| {
         price(f).into_iter().map(|(code, field)| (code, field.trim_start_matches("spec.payment.price.").to_owned())).collect::<Vec<_>>()
     };
