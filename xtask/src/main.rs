@@ -40,6 +40,8 @@ enum Command {
     },
     /// Provision the test environment, and run nothing
     Provision,
+    /// Write what is made from the Rust types: schemas of the charts, the record of shipped files
+    Generate,
     /// Check which crate may depend on what
     Layers,
     /// Write the custom resource definition into its chart
@@ -79,6 +81,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Test { only, list } => suite::test(only, list),
         Command::Provision => suite::provision(),
+        Command::Generate => generate::generate(),
         Command::Layers => layers::check(),
         Command::Crd => generate::crd(),
         Command::Advisories => suite::advisories(),

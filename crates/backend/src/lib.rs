@@ -1,9 +1,10 @@
-//! Backends: what a pass is applied to. For now the standalone node.
+//! Backends: what a pass is applied to: the standalone node ([`Node`]), or a [`cluster`].
 //!
 //! [`Node`] is one process: a lock, the gateway, a thread that keeps the route table equal to the
 //! files, health probes, and the control socket through which the command line asks ([`control`]).
 //! There is nothing to resume: a node that was killed starts from the files, like any other.
 
+pub mod cluster;
 pub mod control;
 pub mod systemd;
 

@@ -47,7 +47,8 @@ fn snake_case(reason: &str) -> String {
     code
 }
 
-fn networks(offer: &Offer) -> String {
+/// Names of an offer's networks, comma separated.
+pub(crate) fn networks(offer: &Offer) -> String {
     let mut names: Vec<&str> = offer.payments.iter().map(|tag| tag.terms.network.name).collect();
     names.dedup();
     names.join(", ")

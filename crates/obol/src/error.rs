@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use obol_backend::{NodeError, control::ControlError};
+use obol_backend::{NodeError, cluster::ClusterError, control::ControlError};
 use obol_offer::{OfferName, Violation};
 use obol_stackdir::{Diagnostic, StackError};
 use serde::Serialize;
@@ -66,6 +66,10 @@ pub enum Error {
     Cancelled,
     /// Anything a part below reports with its own code.
     Failed(Problem),
+    /// Several things failed, and the rest was done.
+    Several(Vec<Problem>),
+    /// The cluster cannot be reached, or refuses.
+    Cluster(ClusterError),
 }
 
 impl Problem {
@@ -119,6 +123,7 @@ impl Error {
         match self {
             Self::Refused(_) | Self::Usage { .. } | Self::Stack(StackError::Invalid { .. } | StackError::NameTaken { .. }) => Exit::Usage,
             Self::NoNode { .. } => Exit::Unreachable,
+            Self::Cluster(error) if error.is_unreachable() => Exit::Unreachable,
             _ => Exit::Failed,
         }
     }
@@ -142,6 +147,8 @@ impl Error {
             Self::Stack(error) => vec![Problem::new(error.code(), error.to_string(), error.fix())],
             Self::Cancelled => vec![Problem::new("cancelled", "nothing was changed", "add --yes to skip the question")],
             Self::Failed(problem) => vec![problem.clone()],
+            Self::Several(problems) => problems.clone(),
+            Self::Cluster(error) => vec![Problem::new(error.code(), error.to_string(), error.fix())],
         }
     }
 }
@@ -152,6 +159,12 @@ impl From<StackError> for Error {
             StackError::NotInitialised { root } => Self::NoStack(root),
             other => Self::Stack(other),
         }
+    }
+}
+
+impl From<ClusterError> for Error {
+    fn from(error: ClusterError) -> Self {
+        Self::Cluster(error)
     }
 }
 

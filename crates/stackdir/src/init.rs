@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    Change, Diagnostic, StackConfig, StackDir, StackError, WriteLock, atomic, edit, generated, networks,
+    Change, Diagnostic, StackConfig, StackDir, StackError, WriteLock, atomic, edit, networks,
     parse::broken_rule,
     stack::{StackFile, decode_stack, parse_stack},
     write::{broken, io_error, to_value, updated},
@@ -74,7 +74,7 @@ impl StackDir {
         let config = self.stack().map_err(|diagnostics| StackError::Broken { file: STACK.into(), diagnostics })?;
         let applications = self.root().join("applications");
         atomic::create_dirs(&applications).map_err(io_error("make the folder", &applications))?;
-        let (assets, warnings) = generated::write_assets(self.root())?;
+        let (assets, warnings) = self.write_generated()?;
         written.extend(assets);
         Ok(InitOutcome { config, created, written, warnings })
     }

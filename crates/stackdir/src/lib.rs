@@ -23,6 +23,7 @@ mod schema;
 mod stack;
 mod tree;
 mod value;
+mod values;
 mod walk;
 mod write;
 
@@ -34,13 +35,15 @@ use std::{
 pub use diagnostic::{Diagnostic, Severity};
 pub use dirs::{Dirs, DirsError};
 pub use error::StackError;
+pub use generated::{OFFERS_NAMESPACE, shipped_line};
 pub use init::InitOutcome;
 pub use lock::WriteLock;
 pub use networks::{NetworkSettings, Networks, referred};
 pub use parse::{MAX_FILE_BYTES, OfferFile, offer_schema, parse_offer};
 pub use stack::{
-    BackendKind, DEFAULT_ADMIN_PORT, DEFAULT_FACILITATOR, DEFAULT_PORT, SellerDefaults, StackConfig, StackLimits, parse_stack,
+    BackendKind, DEFAULT_ADMIN_PORT, DEFAULT_FACILITATOR, DEFAULT_PORT, Ingress, SellerDefaults, StackConfig, StackLimits, parse_stack,
 };
+pub use values::chart_schemas;
 pub use walk::{Slice, Walk};
 pub use write::Change;
 

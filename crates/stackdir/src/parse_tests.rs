@@ -5,7 +5,7 @@ use std::{fmt::Write, path::Path};
 use obol_offer::OfferKind;
 use proptest::prelude::*;
 
-use crate::{parse_offer, parse_stack, slice_tests::name};
+use crate::{BackendKind, Ingress, parse_offer, parse_stack, slice_tests::name};
 
 const FILE: &str = "applications/sell-http/weather/values-offer.yaml";
 const GOOD: &str = "\
@@ -113,12 +113,16 @@ fn every_mistake_has_its_place_and_its_fix() {
 #[test]
 fn the_stacks_own_file_has_places_and_fixes_too() {
     let broken = [
-        "id: My Shop\nbackend: k3d\nlisten: localhost\nadmin: 127.0.0.1:8402\n",
+        "id: My Shop\nbackend: kubernetes\nlisten: localhost\nadmin: 127.0.0.1:8402\n",
         "id: shop\nbackend: docker\nlisten: 127.0.0.1:9402\n",
         "id: shop\npublicUrl: shop.example\nlimits:\n  challengeRate: many\n  maxConections: 10\n",
         "id: shop\npublicUrl: https://me:pw@shop.example/?a\n",
         "id: shop\ndefaults:\n  payTo: \"0x12\"\n  network: base-seplia\n  facilitators:\n    - http://shop.example\n",
         "backend: standalone\n",
+        "id: shop\nbackend: k3d\ncontext: prod\n",
+        "id: shop\nbackend: kubernetes\ncontext: prod\ningress:\n  install: false\n  section: Web\n",
+        "id: shop\nbackend: kubernetes\ncontext: prod\ningress:\n  gateway: my-gateway\n",
+        "id: shop\nbackend: kubernetes\ncontext: prod\ningress:\n  gateway: infra/shared\n",
     ];
     let mut out = String::new();
     for text in broken {
@@ -135,6 +139,16 @@ fn the_smallest_stack_file_is_enough() {
     let config = parse_stack("id: shop\nlimits: { challengeRate: 5 }\n", Path::new("stack.yaml")).unwrap();
     assert_eq!((config.listen.to_string().as_str(), config.admin.to_string().as_str()), ("127.0.0.1:8402", "127.0.0.1:9402"));
     assert_eq!(config.limits.challenge_rate, Some(5));
+}
+
+#[test]
+fn a_cluster_is_named_and_its_gateway_may_be_ones_own() {
+    let text = "id: shop\nbackend: kubernetes\ncontext: prod\ningress: {install: false, gateway: infra/shared}\n";
+    let config = parse_stack(text, Path::new("stack.yaml")).unwrap();
+    assert_eq!((config.backend, config.context.as_deref()), (BackendKind::Kubernetes, Some("prod")));
+    let expected = Ingress { install: false, gateway: ("infra".to_owned(), "shared".to_owned()), section: None };
+    assert_eq!(config.ingress, expected);
+    assert_eq!(parse_stack("id: shop\n", Path::new("stack.yaml")).unwrap().ingress.section.as_deref(), Some("web"));
 }
 
 proptest! {

@@ -22,6 +22,77 @@ pub enum BackendKind {
     /// One `obol` process on this machine.
     #[default]
     Standalone,
+    /// A Kubernetes cluster that is there already, by its kubeconfig context.
+    Kubernetes,
+    /// A k3s server on this machine.
+    K3s,
+    /// A k3d cluster on this machine.
+    K3d,
+}
+
+impl BackendKind {
+    /// Every backend.
+    pub const ALL: [Self; 4] = [Self::Standalone, Self::Kubernetes, Self::K3s, Self::K3d];
+
+    /// The word in `stack.yaml`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Standalone => "standalone",
+            Self::Kubernetes => "kubernetes",
+            Self::K3s => "k3s",
+            Self::K3d => "k3d",
+        }
+    }
+
+    /// Whether offers run in Kubernetes.
+    pub const fn is_cluster(self) -> bool {
+        !matches!(self, Self::Standalone)
+    }
+}
+
+/// How buyers' requests enter a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ingress {
+    /// Whether obol installs Traefik and its Gateway; `false` to bring one's own.
+    pub install: bool,
+    /// Namespace and name of the Gateway that routes attach to.
+    pub gateway: (String, String),
+    /// Its listener; every one that allows it when absent.
+    pub section: Option<String>,
+}
+
+impl Default for Ingress {
+    fn default() -> Self {
+        Self { install: true, gateway: ("traefik".to_owned(), "traefik-gateway".to_owned()), section: Some("web".to_owned()) }
+    }
+}
+
+/// [`Ingress`] as written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct IngressFile {
+    /// Whether obol installs Traefik and its Gateway; `false` to bring your own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    install: Option<bool>,
+    /// `namespace/name` of the Gateway that routes attach to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gateway: Option<String>,
+    /// Its listener.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    section: Option<String>,
+}
+
+impl From<&Ingress> for IngressFile {
+    fn from(ingress: &Ingress) -> Self {
+        let default = Ingress::default();
+        let own = ingress.gateway != default.gateway || !ingress.install;
+        Self {
+            install: (!ingress.install).then_some(false),
+            gateway: own.then(|| format!("{}/{}", ingress.gateway.0, ingress.gateway.1)),
+            section: if own { ingress.section.clone() } else { None },
+        }
+    }
 }
 
 /// What offers get when they say nothing themselves.
@@ -75,6 +146,10 @@ pub struct StackConfig {
     pub id: String,
     /// Where it runs.
     pub backend: BackendKind,
+    /// The kubeconfig context of backend `kubernetes`.
+    pub context: Option<String>,
+    /// How buyers' requests enter a cluster.
+    pub ingress: Ingress,
     /// Where buyers are served.
     pub listen: SocketAddr,
     /// Where health, metrics and administration are served.
@@ -99,6 +174,8 @@ impl Default for StackConfig {
         Self {
             id: String::new(),
             backend: BackendKind::default(),
+            context: None,
+            ingress: Ingress::default(),
             listen: SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT)),
             admin: SocketAddr::from(([127, 0, 0, 1], DEFAULT_ADMIN_PORT)),
             public_url: None,
@@ -117,6 +194,10 @@ pub(crate) struct StackFile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     backend: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    context: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ingress: Option<IngressFile>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     listen: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     admin: Option<String>,
@@ -134,7 +215,9 @@ impl From<&StackConfig> for StackFile {
     fn from(config: &StackConfig) -> Self {
         Self {
             id: config.id.clone(),
-            backend: Some("standalone".to_owned()),
+            backend: Some(config.backend.as_str().to_owned()),
+            context: config.context.clone(),
+            ingress: (config.ingress != Ingress::default()).then(|| IngressFile::from(&config.ingress)),
             listen: Some(config.listen.to_string()),
             admin: Some(config.admin.to_string()),
             public_url: config.public_url.as_ref().map(Url::to_string),
@@ -169,13 +252,28 @@ fn resolve(root: &Node, file: StackFile) -> Result<StackConfig, Vec<Finding>> {
     if let Err(error) = file.id.parse::<OfferName>() {
         refuse("id", "stack_id", format!("`{}`: {error}", file.id), "write a short name such as `my-shop`".to_owned());
     }
-    match file.backend.as_deref() {
-        None | Some("standalone") => {}
-        Some(word @ ("k3d" | "k3s" | "kubernetes")) => {
-            refuse("backend", "backend_unavailable", format!("{word} is not available yet"), "write `backend: standalone`".to_owned());
+    let word = file.backend.as_deref().unwrap_or(BackendKind::Standalone.as_str());
+    let backend = BackendKind::ALL.into_iter().find(|kind| kind.as_str() == word).unwrap_or_else(|| {
+        let words = BackendKind::ALL.map(BackendKind::as_str).join(", ");
+        refuse("backend", "backend_unknown", format!("`{word}` is no backend"), format!("write one of {words}"));
+        BackendKind::default()
+    });
+    match (backend, &file.context) {
+        // Whoever switches kubectl to another cluster must not move the shop.
+        (BackendKind::Kubernetes, None) => {
+            let fix = "write `context: NAME`, one of those that `kubectl config get-contexts` lists";
+            refuse("backend", "context_missing", "which cluster is not said".to_owned(), fix.to_owned());
         }
-        Some(word) => refuse("backend", "backend_unknown", format!("`{word}` is no backend"), "write `backend: standalone`".to_owned()),
+        (BackendKind::Kubernetes, Some(context)) if context.is_empty() || context.chars().any(char::is_control) => {
+            refuse("context", "context_name", "no context can be called so".to_owned(), "write the name that kubectl knows".to_owned());
+        }
+        (BackendKind::Kubernetes, _) | (_, None) => {}
+        (_, Some(_)) => {
+            let message = format!("backend {word} has a context of its own");
+            refuse("context", "context_unused", message, "remove it, or write `backend: kubernetes`".to_owned());
+        }
     }
+    let ingress = resolve_ingress(file.ingress.unwrap_or_default(), &mut refuse);
     let mut address = |field: &str, text: Option<&str>, default: SocketAddr| match text.map(str::parse) {
         None => default,
         Some(Ok(address)) => address,
@@ -208,7 +306,39 @@ fn resolve(root: &Node, file: StackFile) -> Result<StackConfig, Vec<Finding>> {
         return Err(findings);
     }
     let limits = file.limits.unwrap_or_default();
-    Ok(StackConfig { id: file.id, backend: BackendKind::Standalone, listen, admin, public_url, defaults, limits, networks })
+    Ok(StackConfig { id: file.id, backend, context: file.context, ingress, listen, admin, public_url, defaults, limits, networks })
+}
+
+fn resolve_ingress(file: IngressFile, refuse: &mut impl FnMut(&str, &'static str, String, String)) -> Ingress {
+    let default = Ingress::default();
+    let install = file.install.unwrap_or(true);
+    let is_name = |text: &str| {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+        (1..=253).contains(&text.len()) && text.chars().all(plain) && !text.starts_with(['-', '.']) && !text.ends_with(['-', '.'])
+    };
+    let gateway = match file.gateway.as_deref().map(|text| text.split_once('/')) {
+        Some(Some((namespace, name))) if is_name(namespace) && is_name(name) => (namespace.to_owned(), name.to_owned()),
+        Some(_) => {
+            let message = "no namespace and name".to_owned();
+            refuse("ingress.gateway", "gateway_name", message, "write `namespace/name`, such as traefik/traefik-gateway".to_owned());
+            default.gateway.clone()
+        }
+        None if install => default.gateway.clone(),
+        None => {
+            let message = "without a Gateway of its own the stack must be told which one to use".to_owned();
+            refuse("ingress.install", "gateway_missing", message, "write `gateway: namespace/name` below `ingress:`".to_owned());
+            default.gateway.clone()
+        }
+    };
+    if install && gateway != default.gateway {
+        let message = "the Gateway that obol installs has its own name".to_owned();
+        refuse("ingress.gateway", "gateway_taken", message, "write `install: false` to use this one, or remove it".to_owned());
+    }
+    if file.section.as_deref().is_some_and(|section| !is_name(section)) {
+        refuse("ingress.section", "gateway_section", "no listener can be called so".to_owned(), "write its name, such as web".to_owned());
+    }
+    let section = file.section.or_else(|| default.section.filter(|_| install));
+    Ingress { install, gateway, section }
 }
 
 fn is_base_url(url: &Url) -> bool {

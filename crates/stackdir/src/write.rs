@@ -74,7 +74,7 @@ impl StackDir {
     /// [`StackError::Io`]. In every case the old slice is still there.
     pub fn put(&self, _lock: &WriteLock, kind: OfferKind, name: &OfferName, spec: &OfferSpec) -> Result<Change, StackError> {
         let change = self.plan(kind, name, spec)?;
-        generated::write_assets(self.root())?;
+        self.write_generated()?;
         let folder = self.root().join(slice_folder(kind, name));
         let parent = folder.parent().unwrap_or(self.root());
         atomic::create_dirs(parent).map_err(io_error("make the folder", parent))?;
@@ -86,13 +86,15 @@ impl StackDir {
             }
             Change::Created { text } | Change::Updated { after: text, .. } => {
                 atomic::sweep(&folder);
-                write_missing(&folder.join(HELMFILE), &helmfile)?;
+                write_outdated(&folder.join(HELMFILE), &helmfile, kind, name)?;
                 let file = folder.join(VALUES);
                 // A link inside the tree stays a link.
                 let file = file.canonicalize().unwrap_or(file);
                 atomic::write_file(&file, text.as_bytes()).map_err(io_error("write", &file))?;
             }
-            Change::Unchanged => write_missing(&folder.join(HELMFILE), &helmfile)?,
+            Change::Unchanged => {
+                write_outdated(&folder.join(HELMFILE), &helmfile, kind, name)?;
+            }
         }
         Ok(change)
     }
@@ -108,6 +110,28 @@ impl StackDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound && folder.symlink_metadata().is_err() => Ok(false),
             Err(error) => Err(io_error("remove", &folder)(error)),
         }
+    }
+
+    /// Writes what obol generates and keeps up to date: charts, helmfiles. Never touches what somebody
+    /// has edited; returns the files written, and a warning for each that was left alone.
+    ///
+    /// # Errors
+    /// [`StackError::Io`].
+    pub fn generate(&self, _lock: &WriteLock) -> Result<(Vec<PathBuf>, Vec<Diagnostic>), StackError> {
+        let (mut written, warnings) = self.write_generated()?;
+        for slice in self.walk().slices {
+            let file = slice_folder(slice.kind, &slice.name).join(HELMFILE);
+            let text = generated::slice_helmfile(slice.kind, &slice.name);
+            if write_outdated(&self.root().join(&file), &text, slice.kind, &slice.name)? {
+                written.push(file);
+            }
+        }
+        Ok((written, warnings))
+    }
+
+    pub(crate) fn write_generated(&self) -> Result<(Vec<PathBuf>, Vec<Diagnostic>), StackError> {
+        let cluster = self.stack().is_ok_and(|config| config.backend.is_cluster());
+        generated::write_assets(self.root(), cluster)
     }
 
     fn plan(&self, kind: OfferKind, name: &OfferName, spec: &OfferSpec) -> Result<Change, StackError> {
@@ -176,11 +200,17 @@ fn slice_folder(kind: OfferKind, name: &OfferName) -> PathBuf {
     Path::new("applications").join(kind.folder()).join(name.as_str())
 }
 
-fn write_missing(file: &Path, text: &str) -> Result<(), StackError> {
-    match fs::symlink_metadata(file) {
-        Ok(_) => Ok(()),
-        Err(_) => atomic::write_file(file, text.as_bytes()).map_err(io_error("write", file)),
+fn write_outdated(file: &Path, text: &str, kind: OfferKind, name: &OfferName) -> Result<bool, StackError> {
+    // What is there and cannot be read is somebody's.
+    let found = match fs::symlink_metadata(file) {
+        Ok(_) => Some(fs::read_to_string(file).unwrap_or_default()),
+        Err(_) => None,
+    };
+    let outdated = generated::helmfile_is_outdated(found.as_deref(), kind, name);
+    if outdated {
+        atomic::write_file(file, text.as_bytes()).map_err(io_error("write", file))?;
     }
+    Ok(outdated)
 }
 
 #[cfg(test)]

@@ -1,19 +1,20 @@
 use std::net::SocketAddr;
 
 use clap::{Args, Subcommand, ValueEnum};
+use obol_stackdir::BackendKind;
 
 /// `obol stack …`
 #[derive(Debug, Subcommand)]
 pub enum StackCommand {
     /// Make a stack directory
     Init(InitArgs),
-    /// Run the node in the foreground
+    /// Make what runs agree with what is on disk
     Up(UpArgs),
-    /// Show the node, its offers and broken slices
+    /// Show the node or the cluster, its offers and broken slices
     Status,
-    /// Stop the running node and wait until it has ended
+    /// Stop selling; journal, keys and offers on disk stay
     Down,
-    /// Delete what the node keeps; offers, journal and keys stay unless asked
+    /// Delete what is kept for running; offers, journal and keys stay unless asked
     Purge(PurgeArgs),
     /// Run the node under systemd, also after a reboot
     InstallService(InstallServiceArgs),
@@ -24,8 +25,15 @@ pub enum StackCommand {
 #[command(after_help = "\
 Examples:
   obol stack init --network base-sepolia --pay-to 0x…
-  obol stack init --listen 0.0.0.0:8402 --public-url https://api.example.com")]
+  obol stack init --listen 0.0.0.0:8402 --public-url https://api.example.com
+  obol stack init --backend kubernetes --context prod")]
 pub struct InitArgs {
+    /// Where it runs: standalone, kubernetes, k3s or k3d
+    #[arg(long, value_name = "BACKEND", value_parser = backend)]
+    pub backend: Option<BackendKind>,
+    /// Kubeconfig context of backend kubernetes; the current one when absent
+    #[arg(long, value_name = "CONTEXT")]
+    pub context: Option<String>,
     /// Public listen address
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<SocketAddr>,
@@ -46,11 +54,18 @@ pub struct InitArgs {
     pub dry_run: bool,
 }
 
+fn backend(word: &str) -> Result<BackendKind, String> {
+    BackendKind::ALL
+        .into_iter()
+        .find(|kind| kind.as_str() == word)
+        .ok_or_else(|| format!("write one of {}", BackendKind::ALL.map(BackendKind::as_str).join(", ")))
+}
+
 /// `obol stack up`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The node serves what is on disk and follows every edit. Ctrl-C or SIGTERM lets requests in
-progress end. OBOL_LOG sets the log's level, e.g. debug.
+The standalone node serves what is on disk and follows every edit; Ctrl-C or SIGTERM lets requests
+in progress end. In a cluster one helmfile pass makes it agree with the files. OBOL_LOG sets the log's level, e.g. debug.
 
 Examples:
   obol stack up

@@ -1,6 +1,9 @@
 //! What every command works on: the directories, the tree, and the node if one runs.
 
-use obol_backend::control::{Client, ControlError};
+use obol_backend::{
+    cluster::Cluster,
+    control::{Client, ControlError},
+};
 use obol_offer::OfferName;
 use obol_stackdir::{Dirs, Slice, StackConfig, StackDir, Walk, WriteLock};
 
@@ -13,6 +16,14 @@ pub struct Context {
     pub dirs: Dirs,
     /// The tree.
     pub stack: StackDir,
+}
+
+/// What serves the offers.
+pub enum Running {
+    /// The standalone node.
+    Node(Client),
+    /// A cluster.
+    Cluster(Box<Cluster>),
 }
 
 impl Context {
@@ -59,6 +70,24 @@ impl Context {
             return Ok(None);
         }
         Ok(Some(self.stack.lock()?))
+    }
+
+    /// Whether offers run in a cluster. A broken `stack.yaml` says nothing.
+    pub fn is_cluster(&self) -> bool {
+        self.config().is_ok_and(|config| config.backend.is_cluster())
+    }
+
+    /// The cluster of `stack.yaml`.
+    pub async fn cluster(&self) -> Result<Cluster, Error> {
+        Ok(Cluster::connect(&self.dirs, &self.config()?).await?)
+    }
+
+    /// Whatever serves: the cluster, or the node if one runs.
+    pub async fn node_or_cluster(&self) -> Result<Option<Running>, Error> {
+        if self.is_cluster() {
+            return Ok(Some(Running::Cluster(Box::new(self.cluster().await?))));
+        }
+        Ok(self.node().await?.map(Running::Node))
     }
 
     /// The running node, or `None`.

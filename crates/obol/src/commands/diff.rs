@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     args::DiffArgs,
-    commands::context::Context,
+    commands::{cluster, context::Context},
     error::{Error, Problem},
     exit::Exit,
     printer::Printer,
@@ -26,6 +26,9 @@ struct Plan<'a> {
 pub async fn run(args: &DiffArgs, printer: &Printer) -> Result<Exit, Error> {
     let context = Context::open()?;
     context.need_stack()?;
+    if context.is_cluster() {
+        return cluster::diff(&context, args, printer).await;
+    }
     let walk = context.walk();
     let broken: Vec<Problem> = walk.slices.iter().filter_map(|s| s.offer.as_ref().err()).flatten().map(Problem::from).collect();
     let node = context.node().await?;
@@ -50,7 +53,8 @@ pub async fn run(args: &DiffArgs, printer: &Printer) -> Result<Exit, Error> {
     Ok(if args.exit_code && !changes.is_empty() { Exit::Pending } else { Exit::Done })
 }
 
-fn human(changes: &[&PlannedChange]) -> String {
+/// The changes, a line each, with the fields of updates below.
+pub fn human(changes: &[&PlannedChange]) -> String {
     if changes.is_empty() {
         return "no change".to_owned();
     }

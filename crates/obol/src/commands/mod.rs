@@ -1,5 +1,6 @@
 //! One module per verb: arguments in, one pass through the crates below, a result on the printer.
 
+mod cluster;
 mod completions;
 mod context;
 mod diff;
@@ -73,8 +74,8 @@ async fn stack(command: StackCommand, verbose: bool, printer: &Printer) -> Resul
         StackCommand::Init(args) => stack_init::run(args, printer),
         StackCommand::Up(args) => stack_up::run(args, verbose, printer).await,
         StackCommand::Status => stack_status::run(printer).await,
-        StackCommand::Down => stack_down::run(printer).await,
-        StackCommand::Purge(args) => stack_purge::run(&args, printer).await,
+        StackCommand::Down => stack_down::run(verbose, printer).await,
+        StackCommand::Purge(args) => stack_purge::run(&args, verbose, printer).await,
         StackCommand::InstallService(args) => stack_service::run(&args, printer).await,
     }
 }

@@ -1,13 +1,14 @@
 //! The one way a command changes an offer: check everything, write, run the pass, tell.
 
-use obol_backend::control::OfferView;
+use obol_backend::{cluster::ClusterError, control::OfferView};
 use obol_offer::{Offer, OfferKind, OfferName, OfferSpec, find_collisions};
 use obol_stackdir::{Change, StackConfig, WriteLock};
 use serde::Serialize;
 
 use crate::{
     commands::{
-        context::Context,
+        cluster,
+        context::{Context, Running},
         view::{self, Row},
     },
     error::{Error, Problem},
@@ -88,8 +89,13 @@ pub async fn write(
 
 /// Runs the pass for a slice that has just been written or deleted, and tells how it went.
 pub async fn applied(context: &Context, kind: OfferKind, name: &OfferName, change: &'static str, printer: &Printer) -> Result<Exit, Error> {
-    let views = match context.node().await? {
-        Some(node) => {
+    let failed = |_: &Error| printer.warn(&format!("{} is {change}, but the cluster does not have it yet", file(kind, name)));
+    let views = match context.node_or_cluster().await.inspect_err(failed)? {
+        Some(Running::Cluster(_)) => match cluster::sync(context, name, printer).await {
+            Err(Error::Cluster(ClusterError::NotUp)) => None,
+            synced => Some(synced.inspect_err(failed)?.into_iter().collect()),
+        },
+        Some(Running::Node(node)) => {
             // What is written is written: the node reads it now or when it starts.
             let failed = |_: &_| printer.warn(&format!("{} is {change}, but the node could not be told", file(kind, name)));
             Some(node.sync(Some(name)).await.inspect_err(failed)?)

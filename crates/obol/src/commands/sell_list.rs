@@ -5,7 +5,11 @@ use serde::Serialize;
 
 use crate::{
     args::StatusArgs,
-    commands::{context::Context, view},
+    commands::{
+        cluster,
+        context::{Context, Running},
+        view,
+    },
     error::Error,
     exit::Exit,
     printer::Printer,
@@ -18,6 +22,9 @@ struct List<'a> {
 }
 
 async fn rows(context: &Context) -> Result<Vec<view::Row>, Error> {
+    if context.is_cluster() {
+        return cluster_rows(context).await;
+    }
     let status = match context.node().await? {
         Some(node) => Some(node.status().await?),
         None => None,
@@ -25,6 +32,19 @@ async fn rows(context: &Context) -> Result<Vec<view::Row>, Error> {
     let walk = if status.is_some() { Walk::default() } else { context.walk() };
     // A broken stack.yaml hides no offer; only the addresses are then the default ones.
     Ok(view::rows(&walk, status.as_ref(), &context.config().unwrap_or_default()))
+}
+
+/// Offers in the cluster, and those on disk that are not there.
+async fn cluster_rows(context: &Context) -> Result<Vec<view::Row>, Error> {
+    let config = context.config()?;
+    let mut rows: Vec<view::Row> = cluster::offers(context).await?.iter().map(view::served).collect();
+    for slice in context.walk().slices {
+        if !rows.iter().any(|row| row.name == slice.name && row.kind == slice.kind.as_str()) {
+            rows.push(view::on_disk(&slice, &config));
+        }
+    }
+    rows.sort_by(|a, b| (&a.name, a.kind).cmp(&(&b.name, b.kind)));
+    Ok(rows)
 }
 
 /// Lists every offer.
@@ -44,8 +64,12 @@ pub async fn status(args: &StatusArgs, printer: &Printer) -> Result<Exit, Error>
     let Some(name) = &args.name else { return list(printer).await };
     let context = Context::open()?;
     let slice = context.slice(name)?;
-    let row = match context.node().await? {
-        Some(node) => view::served(&node.offer(&slice.name).await?),
+    let row = match context.node_or_cluster().await? {
+        Some(Running::Cluster(cluster)) => match cluster.offer(&slice.name, &context.walk()).await? {
+            Some(view) => view::served(&view),
+            None => view::on_disk(&slice, &context.config()?),
+        },
+        Some(Running::Node(node)) => view::served(&node.offer(&slice.name).await?),
         None => view::on_disk(&slice, &context.config().unwrap_or_default()),
     };
     printer.data(&row, || view::details(&row));

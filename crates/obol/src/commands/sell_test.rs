@@ -10,7 +10,7 @@ use url::Url;
 
 use crate::{
     args::TestArgs,
-    commands::context::Context,
+    commands::{cluster, context::Context},
     error::{Error, Problem},
     exit::Exit,
     printer::{Printer, table},
@@ -47,7 +47,10 @@ struct Term {
 pub async fn run(args: &TestArgs, printer: &Printer) -> Result<Exit, Error> {
     let context = Context::open()?;
     let slice = context.slice(&args.name)?;
-    let view = context.need_node().await?.offer(&slice.name).await?;
+    let view = match context.is_cluster() {
+        true => cluster::offer(&context, &slice.name).await?,
+        false => context.need_node().await?.offer(&slice.name).await?,
+    };
     let url: Url =
         view.url.parse().map_err(|_| Error::failed("url", format!("`{}` is no URL", view.url), "correct publicUrl in stack.yaml"))?;
     let probe = quote(&url, Method::GET, HeaderMap::new(), TIMEOUT).await.map_err(|error| unreachable(&error))?;

@@ -4,14 +4,22 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::{commands::context::Context, error::Error, exit::Exit, printer::Printer};
+use crate::{
+    commands::{cluster, context::Context},
+    error::Error,
+    exit::Exit,
+    printer::Printer,
+};
 
 /// Longest wait for requests in progress.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Asks the node to end and waits until it has.
-pub async fn run(printer: &Printer) -> Result<Exit, Error> {
+pub async fn run(verbose: bool, printer: &Printer) -> Result<Exit, Error> {
     let context = Context::open()?;
+    if context.is_cluster() {
+        return cluster::down(&context, verbose, printer).await;
+    }
     let node = context.need_node().await?;
     node.shutdown().await?;
     let begun = Instant::now();

@@ -1,6 +1,6 @@
 //! `obol stack init`: a stack directory, or new defaults for the one that is there.
 
-use obol_stackdir::{Change, StackConfig, StackDir, StackError};
+use obol_stackdir::{BackendKind, Change, StackConfig, StackDir, StackError};
 use serde_json::json;
 use url::Url;
 
@@ -51,6 +51,16 @@ pub fn run(args: InitArgs, printer: &Printer) -> Result<Exit, Error> {
 }
 
 fn apply(args: &InitArgs, existed: bool, config: &mut StackConfig) -> Result<(), Error> {
+    if let Some(backend) = args.backend {
+        config.backend = backend;
+        config.context = None;
+    }
+    if args.context.is_some() {
+        config.context.clone_from(&args.context);
+    } else if config.backend == BackendKind::Kubernetes && config.context.is_none() {
+        // Written down, so that a later `kubectl config use-context` does not move the shop.
+        config.context = obol_backend::cluster::current_context();
+    }
     if let Some(listen) = args.listen {
         config.listen = listen;
     }
@@ -98,6 +108,8 @@ fn refused(error: StackError) -> Error {
             ("defaults.payTo", "--pay-to"),
             ("defaults.facilitators", "--facilitator"),
             ("publicUrl", "--public-url"),
+            ("backend", "--context"),
+            ("context", "--context"),
             ("admin", "--listen"),
         ];
         match flags.iter().find(|(field, _)| problem.message.starts_with(&format!("`{field}"))) {

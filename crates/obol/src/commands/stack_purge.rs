@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     args::PurgeArgs,
-    commands::{context::Context, sell_delete::confirm},
+    commands::{cluster, context::Context, sell_delete::confirm},
     error::Error,
     exit::Exit,
     printer::Printer,
@@ -19,8 +19,11 @@ const STATE: [&str; 4] = ["control.sock", "control.sock.new", "sandbox.chain", "
 const DATA: [&str; 3] = ["journal.redb", "journal.supported.json", "secrets"];
 
 /// Deletes state, and data only when asked.
-pub async fn run(args: &PurgeArgs, printer: &Printer) -> Result<Exit, Error> {
+pub async fn run(args: &PurgeArgs, verbose: bool, printer: &Printer) -> Result<Exit, Error> {
     let context = Context::open()?;
+    if context.is_cluster() {
+        return cluster::purge(&context, args, verbose, printer).await;
+    }
     if context.node().await?.is_some() {
         return Err(Error::failed("node_running", "the node is running", "type `obol stack down` first"));
     }

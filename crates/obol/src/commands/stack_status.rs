@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::{
     commands::{
+        cluster,
         context::Context,
         view::{self, Row},
     },
@@ -30,6 +31,9 @@ struct Status {
 /// Shows everything; ends with 4 when no node runs.
 pub async fn run(printer: &Printer) -> Result<Exit, Error> {
     let context = Context::open()?;
+    if context.is_cluster() {
+        return cluster::status(&context, printer).await;
+    }
     let node = match context.need_node().await {
         Ok(node) => node.status().await.map_err(Error::from),
         Err(error) => Err(error),

@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     args::{LogFormat, UpArgs},
-    commands::{context::Context, view},
+    commands::{cluster, context::Context, view},
     error::Error,
     exit::Exit,
     printer::Printer,
@@ -27,7 +27,9 @@ const MANY: usize = 50;
 pub async fn run(args: UpArgs, verbose: bool, printer: &Printer) -> Result<Exit, Error> {
     let context = Context::open()?;
     context.need_stack()?;
-    context.config()?;
+    if context.config()?.backend.is_cluster() {
+        return cluster::up(&context, &args, verbose, printer).await;
+    }
     let human = printer.is_human() && std::io::stderr().is_terminal();
     let _log = log(args.log.unwrap_or(if human { LogFormat::Text } else { LogFormat::Json }), verbose, human);
     let config = NodeConfig { listen: args.listen, admin: args.admin, ..NodeConfig::new(context.dirs.clone()) };
