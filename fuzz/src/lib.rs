@@ -17,7 +17,7 @@ pub mod receipt;
 pub mod rpc;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use obol_offer::{B256, Network, Terms};
+use obol_offer::{Asset, B256, Network, Scheme, Terms, TransferMethod};
 use obol_x402::{MatchedPayment, Payment, PaymentHeaders, Quote, QuoteInfo, decode, eip3009, match_payment};
 use secp256k1::SecretKey;
 use serde_json::json;
@@ -44,16 +44,24 @@ pub const URL: &str = "https://shop.example/services/weather";
 /// Who is paid in the seeds.
 pub const PAYEE: &str = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC";
 
+/// Who settles what is metered.
+pub const FACILITATOR: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
+
 /// Terms of the seeds: 10000 atomic units of USDC on a network.
 pub fn terms(network: &str) -> Terms {
     let network = Network::find(network).expect("a built-in network");
     let pay_to = PAYEE.parse().expect("an address");
-    Terms { network, asset: network.default_asset(), pay_to, amount: 10_000.into(), max_timeout_seconds: 300 }
+    Terms { scheme: Scheme::Exact, network, asset: network.default_asset(), pay_to, amount: 10_000.into(), max_timeout_seconds: 300 }
 }
 
-/// The quote of the seeds, in two currencies.
+/// The quote of the seeds: on two networks, by ERC-3009 and by Permit2, and metered.
 pub fn quote() -> Quote {
-    Quote::new(vec![terms("base-sepolia"), terms("base")], QuoteInfo::default())
+    let plain = terms("base-sepolia");
+    let permit2 = Terms { asset: Asset { transfer_method: TransferMethod::Permit2, ..plain.asset.clone() }, ..plain.clone() };
+    let upto = Terms { scheme: Scheme::Upto, ..plain.clone() };
+    let mut info = QuoteInfo::default();
+    info.facilitators.add(plain.network, FACILITATOR.parse().expect("an address"));
+    Quote::new(vec![plain, terms("base"), permit2, upto], info)
 }
 
 /// Decodes one payment header.

@@ -4,10 +4,10 @@
 //! JSON follows, to be put in base64 here.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use obol_x402::match_payment;
+use obol_x402::{AuthorizationKind, match_payment};
 use serde_json::Value;
 
-use crate::{NOW, URL, one, quote};
+use crate::{FACILITATOR, NOW, URL, one, quote};
 
 pub fn target(data: &[u8]) {
     let Some((mode, rest)) = data.split_first() else { return };
@@ -25,6 +25,9 @@ pub fn target(data: &[u8]) {
     assert!(quote.terms().contains(&matched.terms), "the terms are ours");
     assert_eq!((matched.authorization.value, matched.authorization.to), (matched.terms.amount, matched.terms.pay_to));
 
+    let kind = matched.authorization.kind;
+    assert_eq!(Some(kind), AuthorizationKind::of(&matched.terms, FACILITATOR.parse().ok()), "and so is how it is moved");
+
     // What a facilitator reads is what was matched.
     let body: Value = serde_json::from_slice(&matched.facilitator_body).expect("the facilitator's body is JSON");
     let told = STANDARD.encode(serde_json::to_string(&body["paymentPayload"]).expect("JSON again"));
@@ -32,7 +35,12 @@ pub fn target(data: &[u8]) {
     let again = match_payment(&again, &quote, URL, NOW, |_| true).expect("and still matches");
     assert_eq!(again.replay_key(), matched.replay_key());
     assert_eq!(again.authorization, matched.authorization);
-    let known = ["x402Version", "accepted", "payload", "scheme", "network", "signature", "authorization", "value", "nonce"];
+    if let Ok(less) = matched.clone().charging(7.into()) {
+        let less: Value = serde_json::from_slice(&less.facilitator_body).expect("the facilitator's body is JSON");
+        assert_eq!(less["paymentPayload"], body["paymentPayload"]);
+        assert_eq!(less["paymentRequirements"]["amount"], "7");
+    }
+    let known = ["x402Version", "accepted", "payload", "scheme", "network", "signature", "authorization", "value", "nonce", "witness"];
     assert!(distinct(&body["paymentPayload"], &known), "readers that ignore case read the same: {body}");
 }
 

@@ -15,12 +15,12 @@ use obol_gateway::{
     TableHandle,
     health::{Prober, Target},
 };
-use obol_offer::OfferName;
+use obol_offer::{Offer, OfferName};
 use obol_reconcile::{Key, OfferState, PlanItem, PlannedChange, Site, State, plan, reconcile};
 use obol_stackdir::{Diagnostic, StackDir};
+use obol_x402::UptoDirectory;
 use time::OffsetDateTime;
 use tokio::sync::oneshot;
-use url::Url;
 
 use crate::{
     control::{OfferView, Skipped},
@@ -41,6 +41,8 @@ const WATCHED_INTERVAL: Duration = Duration::from_secs(60);
 pub(crate) enum Event {
     /// A file changed.
     Change(Change),
+    /// Facilitators said who settles `upto` payments.
+    Upto(UptoDirectory),
     /// Somebody asks.
     Command(Command),
     /// The node ends.
@@ -64,7 +66,7 @@ pub(crate) struct Report {
     pub(crate) warnings: Vec<String>,
 }
 
-type Announce = Box<dyn Fn(&[Url]) + Send>;
+type Announce = Box<dyn Fn(&Offer) + Send>;
 
 pub(crate) struct Keeper {
     dir: StackDir,
@@ -75,7 +77,7 @@ pub(crate) struct Keeper {
     table: TableHandle,
     prober: Prober,
     targets: BTreeMap<Key, (Arc<OfferState>, Option<Target>)>,
-    /// Told which facilitators an offer names when it comes or changes.
+    /// Told of an offer when it comes or changes: its facilitators are to be known.
     announce: Announce,
     dirty: BTreeSet<Change>,
     /// When `dirty` is looked at.
@@ -118,8 +120,8 @@ impl Keeper {
         }
     }
 
-    /// Has the facilitators of published offers told to `announce`.
-    pub(crate) fn announcing(self, announce: impl Fn(&[Url]) + Send + 'static) -> Self {
+    /// Has published offers told to `announce`.
+    pub(crate) fn announcing(self, announce: impl Fn(&Offer) + Send + 'static) -> Self {
         Self { announce: Box::new(announce), ..self }
     }
 
@@ -144,6 +146,7 @@ impl Keeper {
         loop {
             match events.recv_timeout(self.deadline().saturating_duration_since(Instant::now())) {
                 Ok(Event::Change(change)) => self.note(change),
+                Ok(Event::Upto(directory)) => self.learn(directory),
                 Ok(Event::Command(command)) => self.answer(command),
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
@@ -176,6 +179,14 @@ impl Keeper {
                 self.dirty.insert(change);
                 self.debounce.get_or_insert_with(|| Instant::now() + DEBOUNCE);
             }
+        }
+    }
+
+    /// Prepares quotes again when other facilitators settle than before.
+    fn learn(&mut self, directory: UptoDirectory) {
+        if self.site.upto != directory {
+            self.site.upto = directory;
+            self.pass();
         }
     }
 
@@ -265,7 +276,7 @@ impl Keeper {
             }
             let served = offer.served.as_ref().filter(|_| offer.is_routed());
             if let Some(version) = served {
-                (self.announce)(&version.offer.facilitators);
+                (self.announce)(&version.offer);
             }
             let target = served.map(|version| Target::of(&version.offer, &version.spec));
             let old = self.targets.insert(key.clone(), (offer.clone(), target.clone()));

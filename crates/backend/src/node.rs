@@ -83,8 +83,9 @@ impl Node {
         let site = site(&stack, addresses);
         let known = cashier.clone();
         let keeper = Keeper::new(StackDir::at(&config.dirs.config), site, addresses.public, table.clone(), prober.clone())
-            .announcing(move |facilitators| known.watch_facilitators(facilitators));
+            .announcing(move |offer| known.watch_offer(offer));
         let (events, inbox) = std::sync::mpsc::channel();
+        let telling = AbortOnDropHandle::new(tokio::spawn(tell_who_settles(cashier.clone(), events.clone())));
         let stop = StopOnDrop(events.clone());
         let following = follow(&config, events.clone(), keeper, inbox);
         let keeping = tokio::spawn(end_with(ending.clone(), tokio::task::spawn_blocking(following)));
@@ -108,7 +109,7 @@ impl Node {
         let early = !ending.is_cancelled();
         ending.cancel();
         cashier.drain().await;
-        drop((stop, served, probing));
+        drop((stop, served, probing, telling));
         let (kept, _) = tokio::join!(keeping, answering);
         match ended {
             Ok(()) if !kept.unwrap_or(false) => Err(NodeError::Lost),
@@ -125,6 +126,17 @@ struct StopOnDrop(Sender<Event>);
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
         let _ = self.0.send(Event::Stop);
+    }
+}
+
+/// Tells the keeper who settles `upto` payments, whenever that changes.
+async fn tell_who_settles(cashier: Cashier, events: Sender<Event>) {
+    let mut changes = cashier.upto_changes();
+    changes.mark_changed();
+    while changes.changed().await.is_ok() {
+        if events.send(Event::Upto(cashier.upto_directory())).is_err() {
+            return;
+        }
     }
 }
 
@@ -159,7 +171,7 @@ fn site(stack: &StackConfig, addresses: Addresses) -> Site {
         None => false,
     };
     let loopback = addresses.public.ip().is_loopback() && stack.public_url.as_ref().is_none_or(inside);
-    Site { cluster: false, loopback, public_url: stack.public_url.clone() }
+    Site { loopback, public_url: stack.public_url.clone(), ..Site::default() }
 }
 
 /// The keeper's whole life, with the watch on its files. The watch comes first: an edit during the

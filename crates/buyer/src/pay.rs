@@ -18,7 +18,7 @@ use url::Url;
 use crate::{
     Answer, Paid, PayError, Wallet,
     answer::{read_some, receipt},
-    choice::choose,
+    choice::{Choice, choose},
     client::client,
     error::explain,
 };
@@ -80,11 +80,12 @@ pub async fn pay(wallet: &Wallet, request: PayRequest) -> Result<Answer, PayErro
     let text = read_some(&mut response, MAX_CHALLENGE_BODY, *timeout).await;
     let header = response.headers().get(PAYMENT_REQUIRED).map(HeaderValue::as_bytes);
     let received = Received::parse(header, &text).map_err(|e| PayError::Challenge(e.to_string()))?;
-    let (offered, terms) = choose(&received, &request.max, request.network)?;
+    let Choice { offered, terms, kind } = choose(&received, &request.max, request.network)?;
 
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let valid_before = now + u64::from(terms.max_timeout_seconds).clamp(1, MAX_VALIDITY);
-    let authorization = wallet.sign(&terms, B256::from(rand::random::<[u8; 32]>()), now.saturating_sub(CLOCK_SKEW), valid_before);
+    let nonce = B256::from(rand::random::<[u8; 32]>());
+    let authorization = wallet.sign(&terms, kind, nonce, now.saturating_sub(CLOCK_SKEW)..valid_before);
     let (name, value) = offered.payment(&authorization);
     let value = HeaderValue::try_from(value).map_err(|e| PayError::Challenge(e.to_string()))?;
     let paid = Paid { amount: terms.amount, symbol: terms.asset.symbol, decimals: terms.asset.decimals, network: terms.network };

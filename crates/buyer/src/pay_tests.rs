@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use obol_offer::{Amount, Terms};
+use obol_offer::{Amount, Scheme, Terms};
 use obol_x402::{LocalCheck, PaymentHeaders, Quote, QuoteInfo, Receipt, decode, match_payment};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -85,7 +85,7 @@ fn answer(status: &str, headers: &[(&str, &str)], body: &str) -> Step {
 fn terms(network: &str) -> Terms {
     let network = Network::find(network).unwrap();
     let (asset, pay_to) = (network.default_asset(), obol_offer::Address::repeat_byte(7));
-    Terms { network, asset, pay_to, amount: Amount::from(10_000), max_timeout_seconds: 300 }
+    Terms { scheme: Scheme::Exact, network, asset, pay_to, amount: Amount::from(10_000), max_timeout_seconds: 300 }
 }
 
 fn offer(networks: &[&str]) -> Quote {

@@ -1,9 +1,9 @@
 //! The key that pays.
 
-use std::{fmt, fs, path::Path};
+use std::{fmt, fs, ops::Range, path::Path};
 
 use obol_offer::{Address, B256, Terms};
-use obol_x402::{Authorization, eip3009};
+use obol_x402::{Authorization, AuthorizationKind, signing};
 use secp256k1::SecretKey;
 
 /// A secp256k1 secret key and its address. Never printed, erased when dropped.
@@ -85,12 +85,12 @@ impl Wallet {
         self.address
     }
 
-    pub(crate) fn sign(&self, terms: &Terms, nonce: B256, valid_after: u64, valid_before: u64) -> Authorization {
-        eip3009::sign(&self.key, terms, nonce, valid_after, valid_before)
+    pub(crate) fn sign(&self, terms: &Terms, kind: AuthorizationKind, nonce: B256, valid: Range<u64>) -> Authorization {
+        signing::sign(&self.key, terms, kind, nonce, valid)
     }
 
     fn new(key: SecretKey) -> Self {
-        Self { address: eip3009::address_of(&key), key }
+        Self { address: signing::address_of(&key), key }
     }
 }
 

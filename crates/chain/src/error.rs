@@ -83,6 +83,12 @@ impl RpcError {
         Some(tidy(said.trim_start_matches("revert:").trim()))
     }
 
+    /// What a reverted call returned.
+    pub(crate) fn revert_data(&self) -> Option<&[u8]> {
+        let Self::Node { data, .. } = self else { return None };
+        data.as_ref().map(AsRef::as_ref)
+    }
+
     /// Whether nothing that was sent with it can have an effect.
     pub(crate) const fn never_sent(&self) -> bool {
         matches!(self, Self::NoNode { .. } | Self::Unreachable { .. } | Self::WrongChain { .. })

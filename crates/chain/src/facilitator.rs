@@ -3,7 +3,8 @@
 //!
 //! Which payers are served: whoever the token itself accepts. An account with a key is checked
 //! here first; a deployed smart wallet (ERC-1271) is asked by the token, in the simulated call. A
-//! wallet that is not deployed yet (ERC-6492) is refused, as the token refuses it.
+//! wallet that is not deployed yet (ERC-6492) is refused, as the token refuses it. Payments by Permit2 go
+//! through x402's proxies; a payer's allowance for Permit2 must be there.
 
 use std::{
     collections::HashMap,
@@ -14,16 +15,19 @@ use std::{
 use alloy_primitives::{B256, Bytes, U256, keccak256};
 use alloy_sol_types::SolCall;
 use futures_util::future::BoxFuture;
-use obol_offer::{Address, TransferMethod};
+use obol_offer::{Address, Network};
 use obol_settle::{Facilitator, SettleOutcome, VerifyOutcome};
-use obol_x402::{LocalCheck, MatchedPayment};
+use obol_x402::{AuthorizationKind, LocalCheck, MatchedPayment, permit2::PERMIT2};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
     account::Account,
     config::SettleConfig,
+    error::RpcError,
     job::{self, Progress},
     key::SigningKey,
+    permit2,
+    proof::Expected,
     reads::Chain,
     token::Token::{transferWithAuthorization_0Call as BytesTransfer, transferWithAuthorization_1Call as SplitTransfer},
 };
@@ -68,6 +72,11 @@ impl SelfFacilitator {
 impl Facilitator for SelfFacilitator {
     fn id(&self) -> &str {
         &self.id
+    }
+
+    /// It sends every settlement itself.
+    fn upto(&self, network: &Network) -> Option<Address> {
+        (network.chain_id == self.shared.chain.network().chain_id).then(|| self.address())
     }
 
     fn verify<'a>(&'a self, payment: &'a MatchedPayment) -> BoxFuture<'a, VerifyOutcome> {
@@ -149,28 +158,47 @@ impl Shared {
             return VerifyOutcome::Invalid { reason: reason.to_owned() };
         }
         let signed = &payment.authorization;
-        let token = payment.terms.asset.address;
-        let call = transfer_call(payment);
+        let (token, expected) = (payment.terms.asset.address, Expected::from(payment));
+        // All that may be moved, not only what is used in the end.
+        let (target, call) = transfer_call(payment, signed.value.0);
         let (us, chain) = (self.account.address(), &self.chain);
         let state = async {
             let head = chain.head().await?;
-            chain.authorization_state(token, signed.from, signed.nonce, head.number()).await
+            chain.is_used(&expected, head.number()).await
         };
-        let executed = chain.simulate::<Bytes>("eth_call", us, token, &call);
-        let (used, executed, balance, gas) = tokio::join!(state, executed, chain.balance(token, signed.from), chain.gas_money(us));
+        let executed = chain.simulate::<Bytes>("eth_call", us, target, &call);
+        let (used, executed, balance, gas, permit2) =
+            tokio::join!(state, executed, chain.balance(token, signed.from), chain.gas_money(us), self.permit2(payment));
         let invalid = |reason: &str| VerifyOutcome::Invalid { reason: reason.to_owned() };
-        match (used, balance, gas, executed) {
-            (Ok(true), ..) => invalid("invalid_exact_evm_nonce_already_used"),
-            (_, Ok(balance), ..) if balance < signed.value.0 => invalid("insufficient_funds"),
-            (_, _, Ok(gas), _) if gas == U256::ZERO => {
+        let spent = if signed.kind.is_permit2() { "permit2_invalid_nonce" } else { "invalid_exact_evm_nonce_already_used" };
+        match (permit2, used, balance, gas, executed) {
+            (Ok(Some(reason)), ..) => invalid(reason),
+            (_, Ok(true), ..) => invalid(spent),
+            (_, _, Ok(balance), ..) if balance < signed.value.0 => invalid("insufficient_funds"),
+            (_, _, _, Ok(gas), _) if gas == U256::ZERO => {
                 VerifyOutcome::Unavailable { cause: format!("the facilitator's account {us} has nothing to pay for gas") }
             }
-            (Ok(_), Ok(_), Ok(_), Ok(_)) => VerifyOutcome::Valid { payer: signed.from },
-            (_, _, _, Err(error)) if error.revert().is_some() => invalid(&x402_reason(&error.revert().unwrap_or_default())),
-            (Err(error), ..) | (_, Err(error), ..) | (_, _, Err(error), _) | (.., Err(error)) => {
+            (Ok(None), Ok(_), Ok(_), Ok(_), Ok(_)) => VerifyOutcome::Valid { payer: signed.from },
+            (.., Err(error)) if let Some(reason) = refusal(&error) => invalid(&reason),
+            (Err(error), ..) | (_, Err(error), ..) | (_, _, Err(error), ..) | (.., Err(error), _) | (.., Err(error)) => {
                 VerifyOutcome::Unavailable { cause: error.to_string() }
             }
         }
+    }
+
+    /// What stands in the way of a settlement by Permit2. A call of an address without a contract reverts
+    /// nothing, so that is looked at.
+    pub async fn permit2(&self, payment: &MatchedPayment) -> Result<Option<&'static str>, RpcError> {
+        let signed = &payment.authorization;
+        let Some(proxy) = signed.kind.spender() else { return Ok(None) };
+        let chain = &self.chain;
+        let allowance = chain.permit2_allowance(payment.terms.asset.address, signed.from);
+        let (proxy, permit2, allowance) = tokio::join!(chain.has_code(proxy), chain.has_code(PERMIT2), allowance);
+        Ok(match () {
+            () if !(proxy? && permit2?) => Some("permit2_proxy_not_deployed"),
+            () if allowance? < signed.value.0 => Some("permit2_allowance_required"),
+            () => None,
+        })
     }
 
     /// What needs no node. The gateway has matched the payment already; money is worth looking twice.
@@ -179,11 +207,19 @@ impl Shared {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         // ERC-6492 wraps such a signature and ends it with 0x6492, sixteen times.
         let undeployed = signed.signature.last_chunk::<32>().is_some_and(|end| end.chunks(2).all(|pair| pair == [0x64, 0x92]));
+        let permit2 = signed.kind.is_permit2();
+        let named = signed.kind.facilitator();
         match () {
             () if terms.network.chain_id != self.chain.network().chain_id => Err("invalid_network"),
-            () if terms.asset.transfer_method != TransferMethod::Eip3009 => Err("unsupported_scheme"),
+            () if Some(signed.kind) != AuthorizationKind::of(terms, named) => Err("unsupported_scheme"),
+            () if named.is_some_and(|facilitator| facilitator != self.account.address()) => Err("upto_facilitator_mismatch"),
+            () if signed.to != terms.pay_to && permit2 => Err("invalid_permit2_recipient_mismatch"),
             () if signed.to != terms.pay_to => Err("invalid_exact_evm_payload_recipient_mismatch"),
+            () if signed.value != terms.amount && permit2 => Err("permit2_amount_mismatch"),
             () if signed.value != terms.amount => Err("invalid_exact_evm_payload_authorization_value_mismatch"),
+            () if payment.charge > signed.value => Err("invalid_upto_evm_payload_settlement_exceeds_amount"),
+            () if payment.charge != signed.value && named.is_none() => Err("invalid_payment_requirements"),
+            () if signed.valid_before <= now.saturating_add(MIN_VALIDITY_LEFT) && permit2 => Err("permit2_deadline_expired"),
             () if signed.valid_before <= now.saturating_add(MIN_VALIDITY_LEFT) => {
                 Err("invalid_exact_evm_payload_authorization_valid_before")
             }
@@ -196,13 +232,17 @@ impl Shared {
 /// What work is shared by: the very same call under the same terms, not only the same nonce.
 fn job_key(payment: &MatchedPayment) -> B256 {
     let terms = &payment.terms;
-    let parts = [terms.asset.address.as_slice(), terms.pay_to.as_slice(), &terms.amount.0.to_be_bytes::<32>(), &transfer_call(payment)];
-    keccak256(parts.concat())
+    let (_, call) = transfer_call(payment, payment.charge.0);
+    keccak256([terms.asset.address.as_slice(), terms.pay_to.as_slice(), &terms.amount.0.to_be_bytes::<32>(), &call].concat())
 }
 
-/// The call that moves the money. Every ERC-3009 token has the overload for `v, r, s`; contracts as
-/// payers need the one for bytes.
-pub(crate) fn transfer_call(payment: &MatchedPayment) -> Vec<u8> {
+/// The call that moves `amount`, and whom it calls. Every ERC-3009 token has the overload for `v, r, s`;
+/// contracts as payers need the one for bytes. Those move all that was signed.
+pub(crate) fn transfer_call(payment: &MatchedPayment, amount: U256) -> (Address, Vec<u8>) {
+    permit2::settle_call(payment, amount).unwrap_or_else(|| (payment.terms.asset.address, token_call(payment)))
+}
+
+fn token_call(payment: &MatchedPayment) -> Vec<u8> {
     let signed = &payment.authorization;
     let (after, before) = (U256::from(signed.valid_after), U256::from(signed.valid_before));
     let (from, to, value, nonce) = (signed.from, signed.to, signed.value.0, signed.nonce);
@@ -217,8 +257,15 @@ pub(crate) fn transfer_call(payment: &MatchedPayment) -> Vec<u8> {
     BytesTransfer { from, to, value, validAfter: after, validBefore: before, nonce, signature }.abi_encode()
 }
 
+/// Why a call was reverted, as a reason that x402 facilitators give; `None` when it was not.
+pub(crate) fn refusal(error: &RpcError) -> Option<String> {
+    let words = error.revert()?;
+    let own = error.revert_data().and_then(permit2::refusal);
+    Some(own.map_or_else(|| x402_reason(&words), str::to_owned))
+}
+
 /// A token's words as the reasons that x402 facilitators give.
-pub(crate) fn x402_reason(revert: &str) -> String {
+fn x402_reason(revert: &str) -> String {
     let words = revert.to_ascii_lowercase();
     let has = |part: &str| words.contains(part);
     let reason = match () {
@@ -226,6 +273,8 @@ pub(crate) fn x402_reason(revert: &str) -> String {
         () if has("not yet valid") => "invalid_exact_evm_payload_authorization_valid_after",
         () if has("expired") => "invalid_exact_evm_payload_authorization_valid_before",
         () if has("exceeds balance") => "insufficient_funds",
+        () if has("exceeds allowance") => "permit2_allowance_required",
+        () if has("transfer_from_failed") => "permit2_simulation_failed",
         () if has("signature") || has("ecrecover") => "invalid_exact_evm_payload_signature",
         () => "invalid_transaction_state",
     };

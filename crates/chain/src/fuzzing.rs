@@ -8,7 +8,7 @@ use crate::{
     Expected, RpcError,
     proof::Verdict,
     rpc::read_answer,
-    wire::{Block, Log, TransactionReceipt},
+    wire::{Block, Log, SentTransaction, TransactionReceipt},
 };
 
 /// Reads a node's answer as everything that is ever asked for; whether it is a receipt that proves
@@ -26,6 +26,9 @@ pub fn answer(status: u16, body: &[u8], id: u64, expected: &Expected) -> Result<
     let _: (Option<Vec<Log>>, Option<Bytes>, Option<U64>, Option<U256>) = (read(&value), read(&value), read(&value), read(&value));
     Ok(read::<TransactionReceipt>(&value).is_some_and(|receipt| {
         let _ = receipt.block();
-        expected.judge(&receipt) == Verdict::Ours
+        let sent: Option<SentTransaction> = read(&value);
+        let permit2 = sent.map(|sent| expected.judge_permit2(&receipt, &sent));
+        let ours = |verdict| matches!(verdict, Verdict::Ours { .. });
+        ours(expected.judge(&receipt)) || permit2.is_some_and(ours)
     }))
 }

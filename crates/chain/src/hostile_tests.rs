@@ -8,7 +8,7 @@ use std::{
 
 use alloy_primitives::{Address, B256, U256, address};
 use alloy_sol_types::SolEvent;
-use obol_offer::{Amount, Network, Terms};
+use obol_offer::{Amount, Network, Scheme, Terms};
 use obol_settle::{ChainFinding, ChainView, Facilitator, SettleOutcome, VerifyOutcome};
 use obol_x402::{LocalCheck, MatchedPayment, Version, eip3009};
 use serde_json::{Value, json};
@@ -130,8 +130,14 @@ fn chain(nodes: &[&Node]) -> Chain {
 
 /// A payment signed with a key of its own, void from the second 4,000,000,000 on.
 fn payment() -> MatchedPayment {
-    let terms =
-        Terms { network: network(), asset: network().default_asset(), pay_to: PAYEE, amount: Amount::from(1000), max_timeout_seconds: 300 };
+    let terms = Terms {
+        scheme: Scheme::Exact,
+        network: network(),
+        asset: network().default_asset(),
+        pay_to: PAYEE,
+        amount: Amount::from(1000),
+        max_timeout_seconds: 300,
+    };
     let key = secp256k1::SecretKey::from_byte_array([7; 32]).unwrap();
     let authorization = eip3009::sign(&key, &terms, B256::repeat_byte(1), 0, 4_000_000_000);
     MatchedPayment {
@@ -139,6 +145,7 @@ fn payment() -> MatchedPayment {
         terms,
         authorization,
         local_check: LocalCheck::SignedByPayer,
+        charge: Amount::from(1000),
         payload_digest: [0; 32],
         facilitator_body: Vec::new(),
     }
@@ -208,7 +215,7 @@ async fn logs_are_believed_only_as_part_of_a_receipt_that_shows_the_transfer_nex
     let (used, transfer) = (used(&payment), transfer(&payment));
     node.says("eth_call", Says::Result(word(1)));
     node.says("eth_getLogs", Says::Result(json!([log(token, &used)])));
-    let settled = ChainFinding::Settled { transaction: HASH.to_string(), is_final: true };
+    let settled = ChainFinding::Settled { transaction: HASH.to_string(), amount: Amount::from(1000), is_final: true };
     let elsewhere = ChainFinding::UsedElsewhere { is_final: true };
     let cancelled = AuthorizationCanceled { authorizer: used.authorizer, nonce: used.nonce };
     let cheaper = Transfer { value: U256::from(999), ..transfer.clone() };
@@ -332,7 +339,7 @@ async fn a_block_without_the_transfer_is_unknown_and_a_final_revert_is_a_refusal
         fees: crate::transaction::Fees { tip: 1, max: 15 },
         gas: 0x10000 + 0x4000,
         to: payment.terms.asset.address,
-        data: crate::facilitator::transfer_call(&payment).into(),
+        data: crate::facilitator::transfer_call(&payment, payment.charge.0).1.into(),
     };
     let hash = first.sign(&SigningKey::parse(&format!("0x{}", "11".repeat(32))).unwrap()).hash;
     let says = |status: u8, block: &str| {

@@ -5,14 +5,15 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use alloy_primitives::{B256, U64};
+use alloy_primitives::{B256, U64, U256};
+use obol_offer::Amount;
 use obol_settle::{Receipt, SettleOutcome};
 use obol_x402::MatchedPayment;
 
 use crate::{
     account::Sent,
     error::RpcError,
-    facilitator::{Shared, transfer_call, x402_reason},
+    facilitator::{Shared, refusal, transfer_call},
     proof::{Expected, Verdict},
     reads::Use,
     rpc::Broadcast,
@@ -46,10 +47,10 @@ pub(crate) async fn run(shared: &Shared, payment: &MatchedPayment, tell: &tokio:
         Err(error) => return not_asked(error),
     };
     let (account, chain) = (&shared.account, &shared.chain);
-    let call = transfer_call(payment);
-    let state = chain.authorization_state(expected.token, expected.from, expected.nonce, head.number());
-    let gas = chain.simulate::<U64>("eth_estimateGas", account.address(), expected.token, &call);
-    let (used, gas, fees) = tokio::join!(state, gas, account.fees(chain, &head));
+    let (target, call) = transfer_call(payment, payment.charge.0);
+    let state = chain.is_used(&expected, head.number());
+    let gas = chain.simulate::<U64>("eth_estimateGas", account.address(), target, &call);
+    let (used, gas, fees, permit2) = tokio::join!(state, gas, account.fees(chain, &head), shared.permit2(payment));
     match used {
         Ok(true) => return used_already(shared, payment, &expected).await,
         Ok(false) => {}
@@ -58,11 +59,19 @@ pub(crate) async fn run(shared: &Shared, payment: &MatchedPayment, tell: &tokio:
     if let Err(reason) = shared.check(payment) {
         return SettleOutcome::Refused { reason: reason.to_owned() };
     }
+    match permit2 {
+        Ok(None) => {}
+        Ok(Some(reason)) => return SettleOutcome::Refused { reason: reason.to_owned() },
+        Err(error) => return not_asked(error),
+    }
+    if payment.charge == Amount::ZERO {
+        return SettleOutcome::Settled(Receipt { transaction: String::new(), payer: expected.from, amount: Amount::ZERO });
+    }
     let (gas, fees) = match (gas, fees) {
         (Ok(gas), Ok(fees)) => (gas.to::<u64>(), fees),
         (Err(error), _) => {
-            return match error.revert() {
-                Some(revert) => SettleOutcome::Refused { reason: x402_reason(&revert) },
+            return match refusal(&error) {
+                Some(reason) => SettleOutcome::Refused { reason },
                 None => not_asked(error),
             };
         }
@@ -72,7 +81,7 @@ pub(crate) async fn run(shared: &Shared, payment: &MatchedPayment, tell: &tokio:
     if gas > shared.config.max_gas {
         return SettleOutcome::Refused { reason: "gas_above_bound".to_owned() };
     }
-    match account.send(chain, expected.token, call.into(), gas, fees).await {
+    match account.send(chain, target, call.into(), gas, fees).await {
         Ok(sent) => Watch::new(shared, payment, expected, sent).run(tell).await,
         Err(cause) => SettleOutcome::NotAsked { cause },
     }
@@ -87,8 +96,8 @@ async fn used_already(shared: &Shared, payment: &MatchedPayment, expected: &Expe
         Err(error) => return unknown(format!("the nonce is used: {error}"), None),
     };
     match found {
-        Use::Ours { transaction, block } => match shared.chain.head().await {
-            Ok(head) if shared.chain.is_deep(block, head.number()) => settled(payment, transaction),
+        Use::Ours { transaction, amount, block } => match shared.chain.head().await {
+            Ok(head) if shared.chain.is_deep(block, head.number()) => settled(payment, transaction, amount),
             _ => SettleOutcome::Pending { transaction: transaction.to_string() },
         },
         Use::Elsewhere { block } if is_final(shared, block).await => {
@@ -99,9 +108,9 @@ async fn used_already(shared: &Shared, payment: &MatchedPayment, expected: &Expe
     }
 }
 
-fn settled(payment: &MatchedPayment, transaction: B256) -> SettleOutcome {
-    let (payer, amount) = (payment.authorization.from, payment.authorization.value);
-    SettleOutcome::Settled(Receipt { transaction: transaction.to_string(), payer, amount })
+fn settled(payment: &MatchedPayment, transaction: B256, amount: U256) -> SettleOutcome {
+    let payer = payment.authorization.from;
+    SettleOutcome::Settled(Receipt { transaction: transaction.to_string(), payer, amount: Amount(amount) })
 }
 
 async fn is_final(shared: &Shared, block: u64) -> bool {
@@ -177,14 +186,14 @@ impl<'a> Watch<'a> {
         let hash = receipt.transaction_hash;
         let unknown = |cause: &str| SettleOutcome::Unknown { cause: cause.to_owned(), transaction: Some(hash.to_string()) };
         if receipt.succeeded() {
-            return Some(match self.expected.judge(receipt) {
-                Verdict::Ours => settled(self.payment, hash),
+            let verdict = self.shared.chain.judge(receipt, &self.expected).await.ok()?;
+            return Some(match verdict {
+                Verdict::Ours { amount } => settled(self.payment, hash, amount),
                 _ => unknown("the transaction is in a block without the transfer"),
             });
         }
-        let Expected { token, from, nonce, .. } = self.expected;
         let head = self.shared.chain.head().await.ok()?;
-        match self.shared.chain.authorization_state(token, from, nonce, head.number()).await {
+        match self.shared.chain.is_used(&self.expected, head.number()).await {
             // Somebody was faster, with this very payment perhaps.
             Ok(true) => Some(used_already(self.shared, self.payment, &self.expected).await),
             Ok(false) if is_final(self.shared, receipt.block()).await => {
@@ -235,9 +244,8 @@ impl<'a> Watch<'a> {
 
     /// Gives up on our own transactions, and asks the chain one last time.
     async fn unknown(&self, cause: &str) -> SettleOutcome {
-        let Expected { token, from, nonce, .. } = self.expected;
         if let Ok(head) = self.shared.chain.head().await
-            && let Ok(true) = self.shared.chain.authorization_state(token, from, nonce, head.number()).await
+            && let Ok(true) = self.shared.chain.is_used(&self.expected, head.number()).await
         {
             return used_already(self.shared, self.payment, &self.expected).await;
         }

@@ -14,6 +14,7 @@ pub mod fuzzing;
 mod hostile_tests;
 mod job;
 mod key;
+mod permit2;
 mod proof;
 mod reads;
 mod rpc;

@@ -1,20 +1,22 @@
-//! What a chain shows of ERC-3009 payments.
+//! What a chain shows of payments.
 
 use std::time::Duration;
 
 use alloy_primitives::{B256, U64, U256, hex};
 use alloy_sol_types::{SolCall, SolEvent};
 use obol_offer::{Address, Network};
+use obol_x402::permit2::PERMIT2;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use url::Url;
 
 use crate::{
     error::{RpcError, tidy},
+    permit2::{Permit2::UnorderedNonceInvalidation, Permit2::nonceBitmapCall, bitmap_place},
     proof::{Expected, Verdict},
     rpc::Rpc,
-    token::Token::{AuthorizationCanceled, AuthorizationUsed, authorizationStateCall, balanceOfCall},
-    wire::{Block, Log, TransactionReceipt},
+    token::Token::{AuthorizationCanceled, AuthorizationUsed, Transfer, allowanceCall, authorizationStateCall, balanceOfCall},
+    wire::{Block, Log, SentTransaction, TransactionReceipt},
 };
 
 /// How a chain is read. [`ChainConfig::new`] has the defaults.
@@ -64,6 +66,8 @@ pub enum Use {
     Ours {
         /// Transaction.
         transaction: B256,
+        /// Atomic units that moved.
+        amount: U256,
         /// Block that holds it.
         block: u64,
     },
@@ -124,8 +128,18 @@ impl Chain {
         self.rpc.call("eth_getBlockByNumber", json!([tag, false])).await
     }
 
-    /// Whether a nonce is used or cancelled, at a block. A node that does not have that block yet
+    /// Whether a payment's nonce is used or cancelled, at a block. A node that does not have that block yet
     /// says so, and is not taken for one that has seen nothing.
+    pub(crate) async fn is_used(&self, expected: &Expected, block: u64) -> Result<bool, RpcError> {
+        if expected.kind.is_permit2() {
+            let (word, bit) = bitmap_place(U256::from_be_bytes(expected.nonce.0));
+            let bits = self.view(PERMIT2, &nonceBitmapCall { owner: expected.from, word }, &quantity(block)).await?;
+            return Ok(!(bits & bit).is_zero());
+        }
+        self.authorization_state(expected.token, expected.from, expected.nonce, block).await
+    }
+
+    /// Whether an ERC-3009 nonce is used or cancelled, at a block.
     ///
     /// # Errors
     /// [`RpcError`].
@@ -139,6 +153,20 @@ impl Chain {
     /// [`RpcError`].
     pub async fn balance(&self, token: Address, owner: Address) -> Result<U256, RpcError> {
         self.view(token, &balanceOfCall { owner }, "latest").await
+    }
+
+    /// What Permit2 may spend of an owner's balance, in the newest block.
+    ///
+    /// # Errors
+    /// [`RpcError`].
+    pub async fn permit2_allowance(&self, token: Address, owner: Address) -> Result<U256, RpcError> {
+        self.view(token, &allowanceCall { owner, spender: PERMIT2 }, "latest").await
+    }
+
+    /// Whether there is a contract at an address.
+    pub(crate) async fn has_code(&self, address: Address) -> Result<bool, RpcError> {
+        let code: alloy_primitives::Bytes = self.rpc.call("eth_getCode", json!([address, "latest"])).await?;
+        Ok(!code.is_empty())
     }
 
     async fn view<C: SolCall>(&self, to: Address, call: &C, block: &str) -> Result<C::Return, RpcError> {
@@ -157,14 +185,29 @@ impl Chain {
         }
     }
 
-    /// A named transaction, if it is in a block and its own events show the transfer.
-    pub(crate) async fn prove(&self, hash: B256, expected: &Expected) -> Result<Option<u64>, RpcError> {
-        let receipt = self.receipt(hash).await?;
-        Ok(receipt.filter(|receipt| expected.judge(receipt) == Verdict::Ours).map(|receipt| receipt.block()))
+    /// What a transaction in a block shows.
+    pub(crate) async fn judge(&self, receipt: &TransactionReceipt, expected: &Expected) -> Result<Verdict, RpcError> {
+        if !expected.kind.is_permit2() {
+            return Ok(expected.judge(receipt));
+        }
+        let sent: Option<SentTransaction> = self.rpc.call("eth_getTransactionByHash", json!([receipt.transaction_hash])).await?;
+        let sent = sent.filter(|sent| sent.hash == receipt.transaction_hash);
+        let sent = sent.ok_or_else(|| RpcError::Garbage { cause: "a receipt without its transaction".to_owned() })?;
+        Ok(expected.judge_permit2(receipt, &sent))
     }
 
-    /// Finds what a used nonce was used for: the token's `AuthorizationUsed` for it, and in the
-    /// same transaction the `Transfer` that it authorised. Searches from `since` (Unix seconds) to
+    /// A named transaction, if it is in a block and shows the transfer: the block and what moved.
+    pub(crate) async fn prove(&self, hash: B256, expected: &Expected) -> Result<Option<(u64, U256)>, RpcError> {
+        let Some(receipt) = self.receipt(hash).await? else { return Ok(None) };
+        Ok(match self.judge(&receipt, expected).await? {
+            Verdict::Ours { amount } => Some((receipt.block(), amount)),
+            _ => None,
+        })
+    }
+
+    /// Finds what a used nonce was used for: for ERC-3009 the token's `AuthorizationUsed` for it, and in the
+    /// same transaction the `Transfer` that it authorised; for Permit2 a `Transfer` from payer to payee in a
+    /// transaction whose call names the nonce. Searches from `since` (Unix seconds) to
     /// the end of the payment's validity.
     ///
     /// # Errors
@@ -184,8 +227,11 @@ impl Chain {
             for log in self.events_of(expected, from, to).await? {
                 let Some(hash) = log.transaction_hash else { continue };
                 let Some(receipt) = self.receipt(hash).await? else { continue };
-                match expected.judge(&receipt) {
-                    Verdict::Ours => return Ok(Use::Ours { transaction: hash, block: receipt.block() }),
+                match self.judge(&receipt, expected).await? {
+                    Verdict::Ours { amount } => return Ok(Use::Ours { transaction: hash, amount, block: receipt.block() }),
+                    Verdict::Absent if expected.kind.is_permit2() && is_cancelled(expected, &log) => {
+                        return Ok(Use::Elsewhere { block: receipt.block() });
+                    }
                     Verdict::Elsewhere => return Ok(Use::Elsewhere { block: receipt.block() }),
                     Verdict::Unclear => {
                         let cause = format!("transaction {hash} uses the nonce, and its events do not show for what");
@@ -201,16 +247,23 @@ impl Chain {
 
     /// Events that may be about the nonce; what they say is believed only as part of a receipt.
     async fn events_of(&self, expected: &Expected, from: u64, to: u64) -> Result<Vec<Log>, RpcError> {
-        let kinds = [AuthorizationUsed::SIGNATURE_HASH, AuthorizationCanceled::SIGNATURE_HASH];
-        let filter = json!([{
-            "address": expected.token,
-            "topics": [kinds, expected.from.into_word(), expected.nonce],
-            "fromBlock": quantity(from),
-            "toBlock": quantity(to),
-        }]);
-        let logs: Vec<Log> = self.rpc.call("eth_getLogs", filter).await?;
-        // A nonce is used once; a node that sends more is not worth more than a few questions.
-        Ok(logs.into_iter().filter(|log| !log.removed).take(4).collect())
+        let within = |address: Address, topics: Value| json!([{ "address": address, "topics": topics, "fromBlock": quantity(from), "toBlock": quantity(to) }]);
+        let payer = expected.from.into_word();
+        let (logs, most): (Vec<Log>, _) = if expected.kind.is_permit2() {
+            let transfers = within(expected.token, json!([Transfer::SIGNATURE_HASH, payer, expected.to.into_word()]));
+            let cancelled = within(PERMIT2, json!([UnorderedNonceInvalidation::SIGNATURE_HASH, payer]));
+            let (transfers, cancelled): (Result<Vec<Log>, _>, Result<Vec<Log>, _>) =
+                tokio::join!(self.rpc.call("eth_getLogs", transfers), self.rpc.call("eth_getLogs", cancelled));
+            let cancelled = cancelled?.into_iter().filter(|log| is_cancelled(expected, log));
+            // A payer who buys often pays the same payee often.
+            (cancelled.chain(transfers?).collect(), 256)
+        } else {
+            let kinds = [AuthorizationUsed::SIGNATURE_HASH, AuthorizationCanceled::SIGNATURE_HASH];
+            let used = within(expected.token, json!([kinds, payer, expected.nonce]));
+            // A nonce is used once; a node that sends more is not worth more than a few questions.
+            (self.rpc.call("eth_getLogs", used).await?, 4)
+        };
+        Ok(logs.into_iter().filter(|log| !log.removed).take(most).collect())
     }
 
     /// A block not after `time`, and less than [`STEP`] blocks before the last such one.
@@ -254,6 +307,14 @@ impl Chain {
 
 /// Precision of a search by time, in blocks.
 const STEP: u64 = 500;
+
+/// Whether an event of Permit2 says that the nonce was made worthless.
+fn is_cancelled(expected: &Expected, log: &Log) -> bool {
+    let (word, bit) = bitmap_place(U256::from_be_bytes(expected.nonce.0));
+    let event = UnorderedNonceInvalidation::decode_raw_log_validate(log.topics.iter().copied(), &log.data);
+    let fits = |event: UnorderedNonceInvalidation| event.owner == expected.from && event.word == word && !(event.mask & bit).is_zero();
+    log.address == PERMIT2 && !log.removed && event.is_ok_and(fits)
+}
 
 /// A number as JSON-RPC writes it.
 fn quantity(number: u64) -> String {

@@ -9,6 +9,7 @@ sol! {
         event AuthorizationCanceled(address indexed authorizer, bytes32 indexed nonce);
 
         function balanceOf(address owner) external view returns (uint256);
+        function allowance(address owner, address spender) external view returns (uint256);
         function authorizationState(address authorizer, bytes32 nonce) external view returns (bool);
         function transferWithAuthorization(
             address from, address to, uint256 value, uint256 validAfter, uint256 validBefore, bytes32 nonce, bytes signature

@@ -1,6 +1,8 @@
 //! The chain as recovery asks it.
 
+use alloy_primitives::U256;
 use futures_util::future::BoxFuture;
+use obol_offer::Amount;
 use obol_settle::{ChainFinding, ChainView};
 use obol_x402::MatchedPayment;
 
@@ -29,23 +31,23 @@ impl Chain {
         let head = self.head().await?;
         let last = self.final_head(&head).await?;
         if let Some(hash) = named.and_then(|hash| hash.parse().ok())
-            && let Some(block) = self.prove(hash, &expected).await?
+            && let Some((block, amount)) = self.prove(hash, &expected).await?
         {
-            return Ok(self.settled(hash.to_string(), block, &head, &last));
+            return Ok(self.settled(hash.to_string(), amount, block, &head, &last));
         }
-        if !self.authorization_state(expected.token, expected.from, expected.nonce, head.number()).await? {
+        if !self.is_used(&expected, head.number()).await? {
             return self.unused(&expected, &head, &last).await;
         }
         Ok(match self.find_transfer(&expected, since).await? {
-            Use::Ours { transaction, block } => self.settled(transaction.to_string(), block, &head, &last),
+            Use::Ours { transaction, amount, block } => self.settled(transaction.to_string(), amount, block, &head, &last),
             Use::Elsewhere { block } => ChainFinding::UsedElsewhere { is_final: block <= last.number() },
             Use::Unclear { cause } => ChainFinding::Unavailable { cause },
         })
     }
 
-    fn settled(&self, transaction: String, block: u64, head: &Block, last: &Block) -> ChainFinding {
+    fn settled(&self, transaction: String, amount: U256, block: u64, head: &Block, last: &Block) -> ChainFinding {
         if self.is_deep(block, head.number()) {
-            ChainFinding::Settled { transaction, is_final: block <= last.number() }
+            ChainFinding::Settled { transaction, amount: Amount(amount), is_final: block <= last.number() }
         } else {
             ChainFinding::Unavailable { cause: format!("transaction {transaction} has too few confirmations") }
         }
@@ -58,11 +60,10 @@ impl Chain {
             return Ok(ChainFinding::Unused { as_of: head.timestamp(), is_final: false });
         }
         // Nodes that have forgotten the state of old blocks say so; the newest, read above, says the same.
-        let used =
-            self.authorization_state(expected.token, expected.from, expected.nonce, last.number()).await.or_else(|error| match error {
-                RpcError::Node { .. } => Ok(false),
-                error => Err(error),
-            })?;
+        let used = self.is_used(expected, last.number()).await.or_else(|error| match error {
+            RpcError::Node { .. } => Ok(false),
+            error => Err(error),
+        })?;
         Ok(if used {
             ChainFinding::Unavailable { cause: "the final block shows the nonce used, and the newest does not".to_owned() }
         } else {

@@ -39,6 +39,17 @@ pub(crate) struct Log {
     pub removed: bool,
 }
 
+/// A transaction as it was sent.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct SentTransaction {
+    pub hash: B256,
+    /// Nobody for the creation of a contract.
+    #[serde(default)]
+    pub to: Option<Address>,
+    #[serde(default)]
+    pub input: Bytes,
+}
+
 /// A transaction that is in a block.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]

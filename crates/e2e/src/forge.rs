@@ -2,7 +2,7 @@
 
 use alloy_primitives::{Address, B256, U256, hex};
 use base64::{Engine, prelude::BASE64_STANDARD};
-use obol_offer::{Amount, Network, Terms};
+use obol_offer::{Amount, Network, Scheme, Terms};
 use obol_x402::eip3009;
 use secp256k1::SecretKey;
 use serde_json::{Value, json};
@@ -32,7 +32,14 @@ pub fn fresh_address() -> Address {
 /// Never: the network is built in.
 pub fn terms(pay_to: Address, amount: u64) -> Terms {
     let network = Network::find("base-sepolia").expect("a built-in network");
-    Terms { network, asset: network.default_asset(), pay_to, amount: Amount(U256::from(amount)), max_timeout_seconds: 300 }
+    Terms {
+        scheme: Scheme::Exact,
+        network,
+        asset: network.default_asset(),
+        pay_to,
+        amount: Amount(U256::from(amount)),
+        max_timeout_seconds: 300,
+    }
 }
 
 /// A signed v2 payment for `terms`, valid from `valid_after` to `valid_before` (Unix seconds), as

@@ -103,7 +103,7 @@ async fn it_verifies_and_settles_and_tells_the_same_transaction_when_asked_again
 
     // The chain's own word, with and without the hash.
     let chain = chain(&anvil);
-    let settled = ChainFinding::Settled { transaction: first.to_string(), is_final: false };
+    let settled = ChainFinding::Settled { transaction: first.to_string(), amount: payment.charge, is_final: false };
     for named in [None, Some(first.to_string()), Some(B256::ZERO.to_string()), Some("nonsense".to_owned())] {
         assert_eq!(chain.look(&payment, anvil.now().await, named.as_deref()).await, settled);
     }

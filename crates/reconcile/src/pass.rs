@@ -40,7 +40,7 @@ pub fn reconcile<'a>(slices: impl IntoIterator<Item = &'a Slice>, previous: &Sta
     for (key, served, refusal) in settled {
         let before = previous.offers.get(&key);
         let wanted = refusal.as_ref().and_then(|_| slices.get(&key)?.version.as_ref().ok().cloned());
-        let offer = offer_state(key.clone(), served, wanted, refusal, before.filter(|_| same_site), site, now);
+        let offer = offer_state(key.clone(), served, wanted, refusal, before, same_site, site, now);
         state.offers.insert(key, offer);
     }
     state.wake = state.offers.values().filter_map(|offer| offer.wake()).min();
@@ -67,6 +67,7 @@ fn offer_state(
     wanted: Option<Version>,
     refusal: Option<Refusal>,
     before: Option<&Arc<OfferState>>,
+    same_site: bool,
     site: &Site,
     now: OffsetDateTime,
 ) -> Arc<OfferState> {
@@ -77,23 +78,23 @@ fn offer_state(
         (None, None) => true,
         _ => false,
     };
-    if let Some(before) = before.filter(|b| b.phase == phase && b.refusal == refusal && !expires(b))
+    if let Some(before) = before.filter(|b| same_site && b.phase == phase && b.refusal == refusal && !expires(b))
         && same(&before.served, &served)
         && same(&before.wanted, &wanted)
     {
         return before.clone();
     }
     let routed = served.as_ref().filter(|_| !matches!(phase, Phase::Drained(_)));
-    let entries = routed.map(|version| entries(version, before, now)).unwrap_or_default();
+    let entries = routed.map(|version| entries(version, before, site, now)).unwrap_or_default();
     let listing = routed.filter(|version| version.offer.is_listed()).and_then(|version| listing(&version.offer, phase, site));
     let (name, kind) = key;
     Arc::new(OfferState { name, kind, served, wanted, refusal, phase, entries, listing })
 }
 
 /// The offer's entries, with the quotes of before the last price edit while they are good.
-fn entries(version: &Version, before: Option<&Arc<OfferState>>, now: OffsetDateTime) -> Vec<Arc<Entry>> {
+fn entries(version: &Version, before: Option<&Arc<OfferState>>, site: &Site, now: OffsetDateTime) -> Vec<Arc<Entry>> {
     let old = before.map(|before| before.entries.as_slice()).unwrap_or_default();
-    let mut entries = Entry::of_offer(&version.offer);
+    let mut entries = Entry::of_offer(&version.offer, &site.upto);
     for entry in &mut entries {
         let same_place = |old: &&Arc<Entry>| old.path == entry.path && old.subtree == entry.subtree && old.host() == entry.host();
         if let Some(old) = old.iter().find(same_place)
@@ -107,7 +108,7 @@ fn entries(version: &Version, before: Option<&Arc<OfferState>>, now: OffsetDateT
 
 fn previous_quote(old: &Entry, new: &Entry, now: OffsetDateTime) -> Option<(Quote, OffsetDateTime)> {
     let (was, is) = (old.quote.as_ref()?, new.quote.as_ref()?);
-    if was.terms() == is.terms() {
+    if was.asks_for_the_same(is) {
         return old.previous.clone().filter(|(_, until)| *until > now);
     }
     Some((was.clone(), now.saturating_add(QUOTE_GRACE)))

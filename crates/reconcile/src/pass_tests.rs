@@ -186,7 +186,7 @@ fn what_the_site_cannot_serve_is_refused_with_the_reason() {
     let state = pass(&slices, &State::default());
     assert_eq!(reason(&state, "a", ConditionKind::Ready), "False/NeedsCluster");
     assert_eq!(found(&state, "/p"), Some("p".into()));
-    let open = Site { loopback: false, cluster: true, public_url: None };
+    let open = Site { cluster: true, ..Site::default() };
     let state = reconcile(&slices, &state, &open, at("12:00:00"));
     assert_eq!(reason(&state, "p", ConditionKind::RoutePublished), "False/SandboxNeedsLoopback");
     assert_eq!((found(&state, "/p"), found(&state, "/a")), (None, Some("a".into())));

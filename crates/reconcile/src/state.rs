@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use obol_offer::{Offer, OfferKind, OfferName, OfferSpec, Upstream, Violation};
+use obol_x402::UptoDirectory;
 use time::OffsetDateTime;
 use url::Url;
 
@@ -49,6 +50,8 @@ pub struct Site {
     pub loopback: bool,
     /// Where buyers find the site; unknown when absent.
     pub public_url: Option<Url>,
+    /// Who settles `upto` payments, as facilitators said last.
+    pub upto: UptoDirectory,
 }
 
 impl Site {

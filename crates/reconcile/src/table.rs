@@ -8,7 +8,7 @@ use std::{
 };
 
 use obol_offer::{CanonicalPath, Offer, PriceTag};
-use obol_x402::{Quote, QuoteInfo};
+use obol_x402::{Quote, QuoteInfo, UptoDirectory};
 use time::OffsetDateTime;
 
 /// One place that buyers can reach.
@@ -29,10 +29,11 @@ pub struct Entry {
 impl Entry {
     /// The entries of one offer: its base first (with everything below it), then its exceptions.
     /// A route `/*` of the offer takes the base's place.
-    pub fn of_offer(offer: &Arc<Offer>) -> Vec<Arc<Self>> {
+    pub fn of_offer(offer: &Arc<Offer>, upto: &UptoDirectory) -> Vec<Arc<Self>> {
+        let info = quote_info(offer, upto);
         let at = |path: &CanonicalPath, subtree, tags: &[PriceTag]| {
             let terms = || tags.iter().map(|tag| tag.terms.clone()).collect();
-            let quote = (!tags.is_empty()).then(|| Quote::new(terms(), quote_info(offer)));
+            let quote = (!tags.is_empty()).then(|| Quote::new(terms(), info.clone()));
             Arc::new(Self { offer: offer.clone(), path: path.clone(), subtree, quote, previous: None })
         };
         let is_base = |route: &&obol_offer::Route| route.subtree && route.path == offer.path;
@@ -52,12 +53,13 @@ impl Entry {
     }
 }
 
-fn quote_info(offer: &Offer) -> QuoteInfo {
+fn quote_info(offer: &Offer, upto: &UptoDirectory) -> QuoteInfo {
     let told = &offer.registration;
     QuoteInfo {
         description: told.description.clone().unwrap_or_default(),
         mime_type: told.mime_type.clone().unwrap_or_default(),
         service_name: told.name.clone().unwrap_or_else(|| offer.name.plain().to_owned()),
+        facilitators: upto.of(offer.facilitators.iter().map(url::Url::as_str)),
     }
 }
 
@@ -208,7 +210,7 @@ impl RouteTableBuilder {
 
     /// Adds all entries of an offer.
     pub fn offer(&mut self, offer: &Arc<Offer>) -> &mut Self {
-        for entry in Entry::of_offer(offer) {
+        for entry in Entry::of_offer(offer, &UptoDirectory::default()) {
             self.insert(entry);
         }
         self

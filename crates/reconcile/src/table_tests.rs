@@ -1,4 +1,5 @@
 use obol_offer::Gate;
+use obol_x402::UptoDirectory;
 use proptest::prelude::*;
 
 use super::*;
@@ -88,8 +89,8 @@ fn a_route_over_everything_takes_the_bases_place() {
 fn a_place_is_kept_by_who_came_first() {
     let mut builder = RouteTable::builder();
     let (first, second) = (offer("a", "/x", None, &[]), offer("b", "/x", None, &[]));
-    assert!(builder.insert(Entry::of_offer(&first).remove(0)));
-    assert!(!builder.insert(Entry::of_offer(&second).remove(0)));
+    assert!(builder.insert(Entry::of_offer(&first, &UptoDirectory::default()).remove(0)));
+    assert!(!builder.insert(Entry::of_offer(&second, &UptoDirectory::default()).remove(0)));
     let table = builder.build();
     assert_eq!((table.len(), found(&table, None, "/x/y")), (1, hit("a", "/x", true)));
 }
@@ -129,7 +130,7 @@ proptest! {
         let mut builder = RouteTable::builder();
         let mut entries = Vec::new();
         for (index, (path, host)) in places.iter().enumerate() {
-            for entry in Entry::of_offer(&offer(&format!("o{index}"), path, hosts[*host], &routes)) {
+            for entry in Entry::of_offer(&offer(&format!("o{index}"), path, hosts[*host], &routes), &UptoDirectory::default()) {
                 if builder.insert(entry.clone()) {
                     entries.push(entry);
                 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use alloy_sol_types::SolEvent;
 use futures_util::future::BoxFuture;
 use obol_settle::{Facilitator, Receipt, SettleOutcome, VerifyOutcome};
-use obol_x402::MatchedPayment;
+use obol_x402::{AuthorizationKind, MatchedPayment};
 
 use crate::{
     Sandbox, SandboxError, Transaction,
@@ -72,6 +72,7 @@ impl Sandbox {
         let (terms, signed) = (&payment.terms, &payment.authorization);
         match () {
             () if terms.network.chain_id != self.network().chain_id => Err("invalid_network"),
+            () if signed.kind != AuthorizationKind::Eip3009 => Err("unsupported_scheme"),
             () if terms.asset.address != self.asset().address => Err("asset_mismatch"),
             () if signed.to != terms.pay_to => Err("invalid_exact_evm_payload_recipient_mismatch"),
             () if signed.value != terms.amount => Err("invalid_exact_evm_payload_authorization_value_mismatch"),

@@ -2,9 +2,9 @@ use std::borrow::Cow;
 
 use alloy_primitives::{Bytes, U256, keccak256};
 use alloy_sol_types::{Eip712Domain, SolStruct, sol};
-use obol_offer::Terms;
+use obol_offer::{Scheme, Terms};
 use obol_settle::{ChainFinding, Receipt, SettleOutcome, VerifyOutcome};
-use obol_x402::{Authorization, LocalCheck, MatchedPayment, Version, eip3009};
+use obol_x402::{Authorization, AuthorizationKind, LocalCheck, MatchedPayment, Version, eip3009};
 use secp256k1::{Message, Secp256k1, SecretKey};
 
 use super::*;
@@ -74,7 +74,14 @@ fn sign(authorization: &mut Authorization, domain: &Eip712Domain) {
 /// A good payment with nonce `n`, changed by `change` before it is signed.
 fn payment_with(n: u8, domain: &Eip712Domain, change: impl FnOnce(&mut MatchedPayment)) -> MatchedPayment {
     let network = Network::find(SANDBOX).unwrap();
-    let terms = Terms { network, asset: network.default_asset(), pay_to: PAYEE, amount: Amount::from(PRICE), max_timeout_seconds: 300 };
+    let terms = Terms {
+        scheme: Scheme::Exact,
+        network,
+        asset: network.default_asset(),
+        pay_to: PAYEE,
+        amount: Amount::from(PRICE),
+        max_timeout_seconds: 300,
+    };
     let authorization = Authorization {
         from: payer(),
         to: terms.pay_to,
@@ -82,6 +89,7 @@ fn payment_with(n: u8, domain: &Eip712Domain, change: impl FnOnce(&mut MatchedPa
         valid_after: 0,
         valid_before: unix_now() + 300,
         nonce: B256::repeat_byte(n),
+        kind: AuthorizationKind::Eip3009,
         signature: Vec::new(),
     };
     let mut payment = MatchedPayment {
@@ -89,6 +97,7 @@ fn payment_with(n: u8, domain: &Eip712Domain, change: impl FnOnce(&mut MatchedPa
         terms,
         authorization,
         local_check: LocalCheck::SignedByPayer,
+        charge: Amount::from(PRICE),
         payload_digest: [0; 32],
         facilitator_body: Vec::new(),
     };
@@ -281,7 +290,7 @@ async fn recovery_sees_on_the_chain_what_became_of_a_payment() {
     let (paid, open) = (payment(1), payment(2));
     let look = async |payment: &MatchedPayment| sandbox.view().look(payment, 0, None).await;
     let transaction = settled(&sandbox, &paid).await.transaction;
-    assert_eq!(look(&paid).await, ChainFinding::Settled { transaction, is_final: true });
+    assert_eq!(look(&paid).await, ChainFinding::Settled { transaction, amount: Amount::from(PRICE), is_final: true });
     assert!(matches!(look(&open).await, ChainFinding::Unused { is_final: false, .. }));
     let late = payment_with(3, &domain(), |payment| payment.authorization.valid_before = unix_now() - 1);
     assert!(matches!(look(&late).await, ChainFinding::Unused { is_final: true, .. }));

@@ -39,7 +39,7 @@ impl Sandbox {
         let used = state.chain.transactions().find(|transaction| uses(transaction, payment));
         Ok(match used {
             Some(transaction) if moved_exactly(transaction, payment) => {
-                ChainFinding::Settled { transaction: transaction.hash.to_string(), is_final: true }
+                ChainFinding::Settled { transaction: transaction.hash.to_string(), amount: payment.charge, is_final: true }
             }
             _ => ChainFinding::UsedElsewhere { is_final: true },
         })

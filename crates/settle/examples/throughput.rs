@@ -14,9 +14,9 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use obol_offer::{Address, Amount, B256, Network, Terms};
+use obol_offer::{Address, Amount, B256, Network, Scheme, Terms};
 use obol_settle::{Captured, Cashier, CashierConfig, Facilitator, Receipt, SettleOutcome, VerifyOutcome};
-use obol_x402::{Authorization, LocalCheck, MatchedPayment, Version};
+use obol_x402::{Authorization, AuthorizationKind, LocalCheck, MatchedPayment, Version};
 
 struct Free;
 
@@ -40,7 +40,7 @@ fn payment(n: u64) -> MatchedPayment {
     let amount = Amount::from(1000);
     MatchedPayment {
         version: Version::V2,
-        terms: Terms { network, asset: network.default_asset(), pay_to, amount, max_timeout_seconds: 300 },
+        terms: Terms { scheme: Scheme::Exact, network, asset: network.default_asset(), pay_to, amount, max_timeout_seconds: 300 },
         authorization: Authorization {
             from: "0x70997970C51812dc3A010C7d01b50e0d17dc79C8".parse().unwrap(),
             to: pay_to,
@@ -48,9 +48,11 @@ fn payment(n: u64) -> MatchedPayment {
             valid_after: 0,
             valid_before: 4_000_000_000,
             nonce,
+            kind: AuthorizationKind::Eip3009,
             signature: vec![1; 65],
         },
         local_check: LocalCheck::SignedByPayer,
+        charge: amount,
         payload_digest: nonce.0,
         facilitator_body: format!(r#"{{"x402Version":2,"paymentPayload":{{"n":"{n:01000}"}},"paymentRequirements":{{}}}}"#).into_bytes(),
     }

@@ -5,8 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use obol_offer::{B256, OfferName};
-use obol_x402::{LocalCheck, MatchedPayment, ReplayKey};
+use obol_offer::{B256, Offer, OfferName, Scheme};
+use obol_x402::{LocalCheck, MatchedPayment, ReplayKey, UptoDirectory};
 use tokio::sync::{mpsc, watch};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -189,6 +189,25 @@ impl Cashier {
         for url in urls {
             self.core.pool.remote(url);
         }
+    }
+
+    /// As [`watch_facilitators`](Self::watch_facilitators), for those of an offer. The stack's own are asked
+    /// only when it must be known who settles `upto`.
+    pub fn watch_offer(&self, offer: &Offer) {
+        self.watch_facilitators(&offer.facilitators);
+        if offer.facilitators.is_empty() && offer.payments.iter().any(|terms| terms.scheme == Scheme::Upto) {
+            self.core.pool.know_defaults();
+        }
+    }
+
+    /// Who settles `upto` payments, as far as it is known now.
+    pub fn upto_directory(&self) -> UptoDirectory {
+        self.core.pool.upto()
+    }
+
+    /// Moves when [`upto_directory`](Self::upto_directory) may have changed.
+    pub fn upto_changes(&self) -> watch::Receiver<()> {
+        self.core.pool.supported_changes()
     }
 }
 

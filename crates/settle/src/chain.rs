@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use obol_offer::Amount;
 use obol_x402::MatchedPayment;
 
 /// Reads one network's chain. It moves nothing.
@@ -22,6 +23,8 @@ pub enum ChainFinding {
     Settled {
         /// Its transaction.
         transaction: String,
+        /// Atomic units that moved: what was to be charged, unless a facilitator did otherwise.
+        amount: Amount,
         /// Whether no reorganisation is to be expected any more.
         is_final: bool,
     },

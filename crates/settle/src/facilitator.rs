@@ -1,7 +1,7 @@
 //! What a facilitator can be asked, and every way it can answer.
 
 use futures_util::future::BoxFuture;
-use obol_offer::{Address, Amount};
+use obol_offer::{Address, Amount, Network};
 use obol_x402::MatchedPayment;
 use serde::{Deserialize, Serialize};
 
@@ -9,9 +9,14 @@ use serde::{Deserialize, Serialize};
 pub trait Facilitator: Send + Sync + 'static {
     /// Base URL, or a word such as `sandbox`; stable, stored with each payment.
     fn id(&self) -> &str;
+    /// Who sends its settlements of `upto` payments on a network; `None` when it takes none there, or when
+    /// it says so elsewhere (`/supported`).
+    fn upto(&self, _network: &Network) -> Option<Address> {
+        None
+    }
     /// Would this payment settle now? Moves nothing.
     fn verify<'a>(&'a self, payment: &'a MatchedPayment) -> BoxFuture<'a, VerifyOutcome>;
-    /// Move the money.
+    /// Move the money: [`MatchedPayment::charge`].
     fn settle<'a>(&'a self, payment: &'a MatchedPayment) -> BoxFuture<'a, SettleOutcome>;
 }
 

@@ -1,5 +1,6 @@
 //! What is made of a facilitator's answer: it is believed only where it fits the payment.
 
+use obol_offer::Amount;
 use obol_x402::MatchedPayment;
 
 use crate::{Receipt, SettleOutcome};
@@ -44,12 +45,12 @@ pub(crate) fn examine(outcome: SettleOutcome, payment: &MatchedPayment) -> Settl
 }
 
 fn misfit(receipt: &Receipt, payment: &MatchedPayment) -> Option<&'static str> {
-    let exact = [payment.terms.amount, payment.authorization.value];
-    if transaction(&receipt.transaction).is_none() {
+    // Nothing needs no transaction.
+    if transaction(&receipt.transaction).is_none() && payment.charge != Amount::ZERO {
         Some("success without a transaction")
     } else if receipt.payer != payment.authorization.from {
         Some("success with another payer")
-    } else if !exact.contains(&receipt.amount) {
+    } else if receipt.amount != payment.charge {
         Some("success with another amount")
     } else {
         None
@@ -60,9 +61,17 @@ fn misfit(receipt: &Receipt, payment: &MatchedPayment) -> Option<&'static str> {
 /// "authorization is used or canceled"). Other words about nonces are the facilitator's own trouble.
 fn says_spent(reason: &str) -> bool {
     let plain = reason.to_ascii_lowercase().replace(['_', '-'], " ");
-    ["nonce already used", "nonce is used", "nonce used", "authorization is used", "authorization already used", "authorizationused"]
-        .iter()
-        .any(|words| plain.contains(words))
+    [
+        "nonce already used",
+        "nonce is used",
+        "nonce used",
+        "permit2 invalid nonce",
+        "authorization is used",
+        "authorization already used",
+        "authorizationused",
+    ]
+    .iter()
+    .any(|words| plain.contains(words))
 }
 
 #[cfg(test)]

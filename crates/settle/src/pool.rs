@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-use obol_offer::Address;
-use obol_x402::MatchedPayment;
+use obol_offer::{Address, Network, networks};
+use obol_x402::{MatchedPayment, UptoDirectory, UptoFacilitators};
 use url::Url;
 
 use crate::{
@@ -64,6 +64,20 @@ impl Member {
             _ => self.breaker().succeeded(),
         }
         outcome
+    }
+
+    /// Who settles `upto` payments for it on a network.
+    fn upto(&self, network: &Network) -> Option<Address> {
+        let said = || self.kinds.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|kinds| kinds.upto(network));
+        self.facilitator.upto(network).or_else(said)
+    }
+
+    fn upto_everywhere(&self) -> UptoFacilitators {
+        let mut all = UptoFacilitators::default();
+        for network in networks() {
+            self.upto(network).into_iter().for_each(|address| all.add(network, address));
+        }
+        all
     }
 
     /// 1 when it is known not to take this kind of payment.
@@ -161,6 +175,10 @@ impl Pool {
             let urls = if urls.is_empty() { &self.defaults } else { urls };
             list.extend(urls.iter().map(|url| self.remote(url)));
         }
+        if let Some(named) = payment.authorization.kind.facilitator() {
+            // The payer signed for this one alone.
+            list.retain(|member| member.upto(network) == Some(named));
+        }
         list.sort_by_key(|member| (member.rank(payment), !member.breaker().is_closed()));
         list
     }
@@ -184,6 +202,32 @@ impl Pool {
             }
         }
         Err(Refusal::FacilitatorUnavailable)
+    }
+
+    /// Who settles `upto` payments, as far as it is known now.
+    pub fn upto(&self) -> UptoDirectory {
+        let mut local = UptoFacilitators::default();
+        for (name, member) in &self.local {
+            let network = networks().iter().find(|network| network.name == *name);
+            network.into_iter().for_each(|network| member.upto(network).into_iter().for_each(|address| local.add(network, address)));
+        }
+        let bare = |url: &str| url.trim_end_matches('/').to_owned();
+        let known = self.remote.read().unwrap_or_else(PoisonError::into_inner);
+        UptoDirectory {
+            local,
+            defaults: self.defaults.iter().map(|url| bare(url.as_str())).collect(),
+            remote: known.iter().map(|(url, member)| (url.clone(), member.upto_everywhere())).collect(),
+        }
+    }
+
+    /// Lets the stack's own facilitators be known before a payment needs them.
+    pub fn know_defaults(&self) {
+        self.defaults.iter().for_each(|url| drop(self.remote(url)));
+    }
+
+    /// Moves when [`upto`](Self::upto) may have changed.
+    pub fn supported_changes(&self) -> tokio::sync::watch::Receiver<()> {
+        self.supported.changes()
     }
 
     pub fn health(&self) -> Vec<FacilitatorHealth> {

@@ -66,14 +66,14 @@ fn checksummed<S: serde::Serializer>(address: &Address, serializer: S) -> Result
 impl PaymentRecord {
     pub(crate) fn of(key: &ReplayKey, row: &Row) -> Self {
         let network = Network::find(&format!("eip155:{}", key.chain_id));
-        let known = network.map(Network::default_asset).filter(|asset| asset.address == key.contract);
+        let known = network.map(Network::default_asset).filter(|asset| asset.address == row.asset(key));
         let decimals = row.decimals.or(known.as_ref().map(|asset| asset.decimals));
         Self {
             key: key.to_string(),
             state: row.state,
             offer: row.offer.clone(),
             network: network.map_or_else(|| format!("eip155:{}", key.chain_id), |network| network.name.to_owned()),
-            asset: key.contract,
+            asset: row.asset(key),
             symbol: row.symbol.clone().or(known.map(|asset| asset.symbol)),
             payer: key.payer,
             pay_to: row.pay_to,

@@ -166,9 +166,9 @@ async fn on_chain(core: &Arc<Core>, case: Case, row: &Row) -> bool {
     let looked = tokio::time::timeout(core.settle_timeout, view.look(&payment, row.created / 1000, row.transaction.as_deref()));
     let found = looked.await.unwrap_or_else(|_| ChainFinding::Unavailable { cause: "no answer in time".to_owned() });
     let unpaid = match found {
-        ChainFinding::Settled { transaction, .. } => {
+        ChainFinding::Settled { transaction, amount, .. } => {
             let Some(transaction) = outcome::transaction(&transaction) else { return false };
-            let receipt = Receipt { transaction, payer: case.key.payer, amount: payment.authorization.value };
+            let receipt = Receipt { transaction, payer: case.key.payer, amount };
             return settled(core, case, receipt).await;
         }
         ChainFinding::Unused { is_final: true, .. } => Event::FoundUnused,

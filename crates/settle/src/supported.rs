@@ -8,8 +8,10 @@ use std::{
     time::Duration,
 };
 
+use obol_offer::{Address, Network, Scheme};
 use obol_x402::{MatchedPayment, Version};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Facilitator, http::HttpFacilitator, pool::Member};
@@ -32,6 +34,39 @@ struct Kind {
     x402_version: u64,
     scheme: String,
     network: String,
+    /// `extra.facilitatorAddress`: who settles, for `upto`.
+    #[serde(default, rename = "extra", with = "extra", skip_serializing_if = "Option::is_none")]
+    facilitator: Option<Address>,
+}
+
+/// `extra` of a kind, as far as it is used.
+mod extra {
+    use obol_offer::Address;
+    use serde::{Deserialize, Deserializer, Serializer, ser::SerializeMap};
+
+    const FACILITATOR: &str = "facilitatorAddress";
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Address>, D::Error> {
+        let extra = serde_json::Value::deserialize(deserializer)?;
+        let address = extra.get(FACILITATOR).and_then(|text| text.as_str()?.parse::<Address>().ok());
+        Ok(address.filter(|address| *address != Address::ZERO))
+    }
+
+    #[expect(clippy::ref_option, reason = "the signature that serde calls")]
+    pub fn serialize<S: Serializer>(address: &Option<Address>, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut extra = serializer.serialize_map(None)?;
+        if let Some(address) = address {
+            extra.serialize_entry(FACILITATOR, &address.to_string())?;
+        }
+        extra.end()
+    }
+}
+
+impl Kind {
+    /// An `eip155:*` stands for every EVM chain.
+    fn is_on(&self, network: &Network) -> bool {
+        self.network == network.name || self.network == network.caip2() || (self.network == "eip155:*" && !network.is_sandbox())
+    }
 }
 
 impl Kinds {
@@ -50,14 +85,17 @@ impl Kinds {
         self.kinds.len()
     }
 
-    /// Whether a payment is of a kind in the list. An `eip155:*` stands for every EVM chain.
+    /// Whether a payment is of a kind in the list.
     pub fn takes(&self, payment: &MatchedPayment) -> bool {
-        let network = payment.terms.network;
         let version = if payment.version == Version::V1 { 1 } else { 2 };
-        self.kinds.iter().any(|kind| {
-            let named = kind.network == network.name || kind.network == network.caip2() || kind.network == "eip155:*";
-            kind.x402_version == version && kind.scheme == "exact" && named
-        })
+        let scheme = payment.terms.scheme.as_str();
+        self.kinds.iter().any(|kind| kind.x402_version == version && kind.scheme == scheme && kind.is_on(payment.terms.network))
+    }
+
+    /// Who settles `upto` payments on a network.
+    pub fn upto(&self, network: &Network) -> Option<Address> {
+        let is_upto = |kind: &&Kind| kind.x402_version == 2 && kind.scheme == Scheme::Upto.as_str() && kind.is_on(network);
+        self.kinds.iter().filter(is_upto).find_map(|kind| kind.facilitator)
     }
 }
 
@@ -66,6 +104,8 @@ pub(crate) struct Supported {
     file: PathBuf,
     known: Mutex<BTreeMap<String, Kinds>>,
     stop: CancellationToken,
+    /// Moves when an answer differs from the one before.
+    changed: watch::Sender<()>,
 }
 
 impl Supported {
@@ -73,13 +113,19 @@ impl Supported {
     pub fn open(journal: &Path, stop: CancellationToken) -> Arc<Self> {
         let file = journal.with_extension("supported.json");
         let known = std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-        Arc::new(Self { file, known: Mutex::new(known), stop })
+        Arc::new(Self { file, known: Mutex::new(known), stop, changed: watch::Sender::new(()) })
+    }
+
+    /// Moves when some facilitator is new, or says something else than before.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// Gives a facilitator its last known answer, and asks it again and again in the background.
     pub fn watch(self: &Arc<Self>, member: &Arc<Member>, http: Arc<HttpFacilitator>) {
         let last = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(http.id()).cloned();
         *member.kinds.lock().unwrap_or_else(PoisonError::into_inner) = last;
+        self.changed.send_replace(());
         let (this, member) = (Arc::clone(self), Arc::downgrade(member));
         tokio::spawn(async move {
             let stop = this.stop.clone();
@@ -96,7 +142,10 @@ impl Supported {
             let Some(member) = member.upgrade() else { return };
             let wait = match answer.and_then(|body| Kinds::parse(&body)) {
                 Ok(kinds) => {
-                    *member.kinds.lock().unwrap_or_else(PoisonError::into_inner) = Some(kinds.clone());
+                    let before = member.kinds.lock().unwrap_or_else(PoisonError::into_inner).replace(kinds.clone());
+                    if before.as_ref() != Some(&kinds) {
+                        self.changed.send_replace(());
+                    }
                     self.keep(http.id(), kinds).await;
                     AFTER_SUCCESS
                 }
@@ -143,7 +192,25 @@ mod tests {
         }
         assert!(!takes(r#"{"kinds":[{"x402Version":1,"scheme":"exact","network":"base-sepolia"}]}"#));
         assert!(!takes(r#"{"kinds":[{"x402Version":2,"scheme":"upto","network":"base-sepolia"}]}"#));
+        assert!(!takes(r#"{"kinds":[{"x402Version":2,"scheme":"exact","network":"eip155:8453","extra":7}]}"#));
         assert!(!takes(r#"{"kinds":[]}"#));
         assert!(Kinds::parse(b"[]").is_err());
+    }
+
+    #[test]
+    fn who_settles_upto_is_read_and_kept() {
+        let address = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
+        let upto = |extra: &str| format!(r#"{{"kinds":[{{"x402Version":2,"scheme":"upto","network":"eip155:84532","extra":{extra}}}]}}"#);
+        let network = |name| Network::find(name).unwrap();
+        let kinds = Kinds::parse(upto(&format!(r#"{{"facilitatorAddress":"{address}","more":[1]}}"#)).as_bytes()).unwrap();
+        assert_eq!(kinds.upto(network("base-sepolia")), Some(address.parse().unwrap()));
+        assert_eq!(kinds.upto(network("base")), None);
+        let kept: Kinds = serde_json::from_slice(&serde_json::to_vec(&kinds).unwrap()).unwrap();
+        assert_eq!(kept, kinds);
+        for none in
+            ["null", "7", "{}", r#"{"facilitatorAddress":"x"}"#, r#"{"facilitatorAddress":"0x0000000000000000000000000000000000000000"}"#]
+        {
+            assert_eq!(Kinds::parse(upto(none).as_bytes()).unwrap().upto(network("base-sepolia")), None, "{none}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Payments for tests.
 
-use obol_offer::{Address, Amount, B256, Network, Terms};
-use obol_x402::{Authorization, LocalCheck, MatchedPayment, Version};
+use obol_offer::{Address, Amount, B256, Network, Scheme, Terms};
+use obol_x402::{Authorization, AuthorizationKind, LocalCheck, MatchedPayment, Version};
 
 /// A payment of 1000 units on Base Sepolia; `n` makes it unique.
 pub(crate) fn payment(n: u8) -> MatchedPayment {
@@ -11,7 +11,7 @@ pub(crate) fn payment(n: u8) -> MatchedPayment {
     let amount = Amount::from(1000);
     MatchedPayment {
         version: Version::V2,
-        terms: Terms { network, asset: network.default_asset(), pay_to, amount, max_timeout_seconds: 300 },
+        terms: Terms { scheme: Scheme::Exact, network, asset: network.default_asset(), pay_to, amount, max_timeout_seconds: 300 },
         authorization: Authorization {
             from,
             to: pay_to,
@@ -19,9 +19,11 @@ pub(crate) fn payment(n: u8) -> MatchedPayment {
             valid_after: 0,
             valid_before: 4_000_000_000,
             nonce: B256::repeat_byte(n),
+            kind: AuthorizationKind::Eip3009,
             signature: vec![n; 65],
         },
         local_check: LocalCheck::SignedByPayer,
+        charge: amount,
         payload_digest: [n; 32],
         facilitator_body: format!(r#"{{"x402Version":2,"n":{n}}}"#).into_bytes(),
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use futures_util::future::BoxFuture;
-use obol_offer::{Address, B256};
+use obol_offer::{Address, Amount, B256};
 use obol_settle::{ChainFinding, ChainView};
 use obol_x402::MatchedPayment;
 
@@ -171,8 +171,8 @@ impl Ledger {
 
     fn look(&self, key: &Key, valid_before: u64, now: u64) -> ChainFinding {
         match self.spent.get(key) {
-            Some(Spent { at, amount: Some(_) }) if at + CONFIRMED <= now => {
-                ChainFinding::Settled { transaction: hash(key), is_final: at + FINAL <= now }
+            Some(Spent { at, amount: Some(amount) }) if at + CONFIRMED <= now => {
+                ChainFinding::Settled { transaction: hash(key), amount: Amount::from(*amount), is_final: at + FINAL <= now }
             }
             Some(Spent { amount: Some(_), .. }) => ChainFinding::Unavailable { cause: "too few confirmations".into() },
             Some(Spent { at, amount: None }) => ChainFinding::UsedElsewhere { is_final: at + FINAL <= now },

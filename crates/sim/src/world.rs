@@ -7,9 +7,9 @@ use std::{
     time::Duration,
 };
 
-use obol_offer::{Address, Amount, B256, Network, Terms};
+use obol_offer::{Address, Amount, B256, Network, Scheme, Terms};
 use obol_settle::Cashier;
-use obol_x402::{Authorization, LocalCheck, MatchedPayment, Version};
+use obol_x402::{Authorization, AuthorizationKind, LocalCheck, MatchedPayment, Version};
 use tokio::time::Instant;
 
 use crate::{
@@ -256,7 +256,7 @@ impl World {
         let nonce = B256::left_padding_from(&[0xA0, (id >> 8) as u8, id as u8]);
         let matched = MatchedPayment {
             version: Version::V2,
-            terms: Terms { network, asset: network.default_asset(), pay_to, amount, max_timeout_seconds: 300 },
+            terms: Terms { scheme: Scheme::Exact, network, asset: network.default_asset(), pay_to, amount, max_timeout_seconds: 300 },
             authorization: Authorization {
                 from: payer,
                 to: pay_to,
@@ -264,9 +264,11 @@ impl World {
                 valid_after: 0,
                 valid_before,
                 nonce,
+                kind: AuthorizationKind::Eip3009,
                 signature: vec![1; 65],
             },
             local_check: if is_wallet { LocalCheck::Undecided } else { LocalCheck::SignedByPayer },
+            charge: amount,
             payload_digest: nonce.0,
             facilitator_body: format!(r#"{{"n":{id}}}"#).into_bytes(),
         };

@@ -20,7 +20,7 @@ pub(crate) struct Claim {
     pub choice: Choice,
     /// v2 `resource.url`.
     pub resource_url: Option<String>,
-    /// ERC-3009 authorization; other schemes and transfer methods have none.
+    /// What was signed; other schemes and transfer methods have none.
     pub authorization: Option<SignedClaim>,
     /// Replacements that change the spelling and not the meaning, by position, none overlapping.
     pub edits: Vec<Edit>,
@@ -46,21 +46,33 @@ pub(crate) struct Accepted {
     pub extra: Option<Map<String, Value>>,
 }
 
-/// `payload` of an ERC-3009 payment.
+/// `payload` of a payment by ERC-3009 or Permit2.
 #[derive(Clone, Debug)]
 pub(crate) struct SignedClaim {
     pub from: Address,
     pub to: Address,
     pub value: Amount,
     pub valid_after: u64,
+    /// Exclusive; Permit2's `deadline` is the second before.
     pub valid_before: u64,
     pub nonce: B256,
+    /// What Permit2 checks besides; `None` for ERC-3009.
+    pub permit2: Option<PermitClaim>,
     pub signature: Vec<u8>,
     /// The signature's JSON string in the text.
     pub signature_at: Range<usize>,
     /// Another transfer method beside the authorization. A facilitator might settle that one, and
     /// then what we checked is not what is paid.
     pub ambiguous: bool,
+}
+
+/// What a payer says to Permit2 and to x402's proxies alone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PermitClaim {
+    pub token: Address,
+    pub spender: Address,
+    /// `upto` only.
+    pub facilitator: Option<Address>,
 }
 
 /// Text to be put in place of a JSON value.
@@ -107,8 +119,40 @@ struct RawPayload<'a> {
     signature: Option<&'a RawValue>,
     #[serde(borrow)]
     authorization: Option<RawAuthorization<'a>>,
-    permit2_authorization: Option<IgnoredAny>,
+    #[serde(borrow)]
+    permit2_authorization: Option<RawPermit<'a>>,
     permission_context: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct RawPermit<'a> {
+    #[serde(borrow)]
+    from: &'a RawValue,
+    #[serde(borrow)]
+    permitted: RawPermitted<'a>,
+    #[serde(borrow)]
+    spender: &'a RawValue,
+    nonce: String,
+    deadline: String,
+    #[serde(borrow)]
+    witness: RawWitness<'a>,
+}
+
+#[derive(Deserialize)]
+struct RawPermitted<'a> {
+    #[serde(borrow)]
+    token: &'a RawValue,
+    amount: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawWitness<'a> {
+    #[serde(borrow)]
+    to: &'a RawValue,
+    #[serde(borrow)]
+    facilitator: Option<&'a RawValue>,
+    valid_after: String,
 }
 
 #[derive(Deserialize)]
@@ -169,29 +213,72 @@ impl RawAccepted<'_> {
 
 impl RawPayload<'_> {
     fn read(self, edits: &mut Edits<'_>) -> Result<Option<SignedClaim>, DecodeError> {
-        let Some(authorization) = self.authorization else { return Ok(None) };
+        let ambiguous = self.permission_context.is_some() || (self.authorization.is_some() && self.permit2_authorization.is_some());
+        let mut signed = match (self.authorization, self.permit2_authorization) {
+            (Some(authorization), _) => authorization.read(edits)?,
+            (None, Some(permit)) => permit.read(edits)?,
+            (None, None) => return Ok(None),
+        };
         let signature = self.signature.ok_or_else(|| DecodeError::malformed("`payload.signature` is missing"))?;
-        let bytes = parse_hex(&string(signature, "payload.signature")?)
+        signed.signature = parse_hex(&string(signature, "payload.signature")?)
             .filter(|bytes| bytes.len() <= MAX_SIGNATURE_BYTES)
             .ok_or_else(|| DecodeError::malformed("`payload.signature` is not 0x and at most 4 KiB in hexadecimal"))?;
-        let mut address = |raw: &RawValue, field: &str| {
-            let address = parse_address(&string(raw, field)?).ok_or_else(|| bad(field, "an address"))?;
-            edits.replace(raw, &address.to_string());
-            Ok::<_, DecodeError>(address)
-        };
-        Ok(Some(SignedClaim {
-            from: address(authorization.from, "payload.authorization.from")?,
-            to: address(authorization.to, "payload.authorization.to")?,
-            value: number(&authorization.value, "payload.authorization.value", "atomic units in decimal digits")?,
-            valid_after: seconds(&authorization.valid_after, "payload.authorization.validAfter")?,
-            valid_before: seconds(&authorization.valid_before, "payload.authorization.validBefore")?,
-            nonce: parse_hex(&authorization.nonce)
+        signed.signature_at = edits.range(signature);
+        signed.ambiguous = ambiguous;
+        Ok(Some(signed))
+    }
+}
+
+/// An address that was signed.
+fn address(edits: &mut Edits<'_>, raw: &RawValue, field: &str) -> Result<Address, DecodeError> {
+    let address = parse_address(&string(raw, field)?).ok_or_else(|| bad(field, "an address"))?;
+    edits.replace(raw, &address.to_string());
+    Ok(address)
+}
+
+impl RawAuthorization<'_> {
+    /// All but the signature.
+    fn read(self, edits: &mut Edits<'_>) -> Result<SignedClaim, DecodeError> {
+        Ok(SignedClaim {
+            from: address(edits, self.from, "payload.authorization.from")?,
+            to: address(edits, self.to, "payload.authorization.to")?,
+            value: number(&self.value, "payload.authorization.value", "atomic units in decimal digits")?,
+            valid_after: seconds(&self.valid_after, "payload.authorization.validAfter")?,
+            valid_before: seconds(&self.valid_before, "payload.authorization.validBefore")?,
+            nonce: parse_hex(&self.nonce)
                 .and_then(|bytes| B256::try_from(bytes.as_slice()).ok())
                 .ok_or_else(|| bad("payload.authorization.nonce", "32 bytes in hexadecimal"))?,
-            signature: bytes,
-            signature_at: edits.range(signature),
-            ambiguous: self.permit2_authorization.is_some() || self.permission_context.is_some(),
-        }))
+            permit2: None,
+            signature: Vec::new(),
+            signature_at: 0..0,
+            ambiguous: false,
+        })
+    }
+}
+
+impl RawPermit<'_> {
+    /// All but the signature.
+    fn read(self, edits: &mut Edits<'_>) -> Result<SignedClaim, DecodeError> {
+        let field = |name: &str| format!("payload.permit2Authorization.{name}");
+        let nonce: Amount = number(&self.nonce, &field("nonce"), "a number of 256 bits in decimal digits")?;
+        let deadline = seconds(&self.deadline, &field("deadline"))?;
+        let facilitator = self.witness.facilitator.map(|raw| address(edits, raw, &field("witness.facilitator")));
+        Ok(SignedClaim {
+            from: address(edits, self.from, &field("from"))?,
+            to: address(edits, self.witness.to, &field("witness.to"))?,
+            value: number(&self.permitted.amount, &field("permitted.amount"), "atomic units in decimal digits")?,
+            valid_after: seconds(&self.witness.valid_after, &field("witness.validAfter"))?,
+            valid_before: deadline.checked_add(1).ok_or_else(|| bad(&field("deadline"), "a Unix time in seconds"))?,
+            nonce: B256::from(nonce.0),
+            permit2: Some(PermitClaim {
+                token: address(edits, self.permitted.token, &field("permitted.token"))?,
+                spender: address(edits, self.spender, &field("spender"))?,
+                facilitator: facilitator.transpose()?,
+            }),
+            signature: Vec::new(),
+            signature_at: 0..0,
+            ambiguous: false,
+        })
     }
 }
 

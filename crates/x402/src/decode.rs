@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Quote, ReplayKey,
+    AuthorizationKind, Quote, ReplayKey,
     claim::{Choice, Claim},
     keys,
     quote::truncate,
@@ -77,7 +77,8 @@ impl Payment {
     /// v1 does not name the token, so it is one of `quote`'s, or the network's own.
     pub fn replay_keys(&self, quote: &Quote) -> Vec<ReplayKey> {
         let Some(signed) = &self.claim.authorization else { return Vec::new() };
-        let key = |network: &Network, contract| ReplayKey { chain_id: network.chain_id, contract, payer: signed.from, nonce: signed.nonce };
+        let kind = signed.permit2.map_or(AuthorizationKind::Eip3009, |_| AuthorizationKind::Permit2);
+        let key = |network: &Network, asset| ReplayKey::new(network.chain_id, asset, kind, signed.from, signed.nonce);
         match &self.claim.choice {
             Choice::V2(accepted) => accepted.network.zip(accepted.asset).map(|(network, asset)| key(network, asset)).into_iter().collect(),
             Choice::V1 { network, .. } => {

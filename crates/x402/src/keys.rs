@@ -12,7 +12,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use crate::DecodeError;
 
 /// Every key that some reader of payments knows.
-const KNOWN: [&str; 24] = [
+const KNOWN: [&str; 30] = [
     "x402Version",
     "scheme",
     "network",
@@ -31,6 +31,12 @@ const KNOWN: [&str; 24] = [
     "validAfter",
     "validBefore",
     "nonce",
+    "permitted",
+    "token",
+    "spender",
+    "deadline",
+    "witness",
+    "facilitator",
     "amount",
     "asset",
     "payTo",
@@ -145,6 +151,9 @@ mod tests {
             r#"{"payload":{},"PAYLOAD":{}}"#,
             r#"{"payload":{"authorization":{},"Permit2Authorization":{}}}"#,
             r#"{"payload":{"signature":"0x","\u017fignature":"0x"}}"#,
+            r#"{"payload":{"permit2Authorization":{"witness":{"to":"0x","To":"0x"}}}}"#,
+            r#"{"payload":{"permit2Authorization":{"permitted":{},"Permitted":{}}}}"#,
+            r#"{"payload":{"permit2Authorization":{"Spender":"0x"}}}"#,
             r#"{"accepted":{"networ\u212a":1}}"#,
             r#"{"payload":{},"pay\u006coad":{}}"#,
             r#"{"extensions":{"a":1,"A":2}}"#,

@@ -1,10 +1,10 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use obol_offer::{Network, U256};
+use obol_offer::{Address, Network, U256};
 use secp256k1::SecretKey;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{PaymentHeaders, QuoteInfo, decode};
+use crate::{PaymentHeaders, QuoteInfo, decode, eip3009};
 
 const NOW: u64 = 1_795_431_000;
 const URL: &str = "http://127.0.0.1:5031/weather";
@@ -25,11 +25,11 @@ fn payment_v1() -> Value {
 fn terms(network: &str, amount: u64) -> Terms {
     let network = Network::find(network).unwrap();
     let pay_to = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC".parse().unwrap();
-    Terms { network, asset: network.default_asset(), pay_to, amount: Amount::from(amount), max_timeout_seconds: 300 }
+    Terms { scheme: Scheme::Exact, network, asset: network.default_asset(), pay_to, amount: Amount::from(amount), max_timeout_seconds: 300 }
 }
 
 fn quote_of(terms: Vec<Terms>) -> Quote {
-    Quote::new(terms, QuoteInfo { description: "Weather".into(), mime_type: "application/json".into(), service_name: String::new() })
+    Quote::new(terms, QuoteInfo { description: "Weather".into(), mime_type: "application/json".into(), ..QuoteInfo::default() })
 }
 
 fn quote() -> Quote {
@@ -196,7 +196,7 @@ fn other_transfer_methods_are_refused_alone_or_beside() {
     assert_eq!(matched(&permit2, &quote()).unwrap_err(), Mismatch::NoSuchTerms);
     let mut payment = payment_v2();
     payment["payload"] = permit2["payload"].clone();
-    assert_eq!(matched(&payment, &quote()).unwrap_err(), Mismatch::Authorization("authorization"));
+    assert_eq!(matched(&payment, &quote()).unwrap_err(), Mismatch::Authorization("assetTransferMethod"));
     let mut payment = payment_v2();
     payment["payload"]["permit2Authorization"] = permit2["payload"]["permit2Authorization"].clone();
     assert_eq!(matched(&payment, &quote()).unwrap_err(), Mismatch::Authorization("payload"));

@@ -1,12 +1,12 @@
 //! The price of a route, prepared once so that a challenge is a copy and not a computation.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use obol_offer::{Terms, TransferMethod};
+use obol_offer::Terms;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
-    Version,
+    AuthorizationKind, UptoFacilitators, Version,
     wire::{PaymentRequired, Requirements, RequirementsV1, ResourceInfo},
 };
 
@@ -19,7 +19,14 @@ pub struct QuoteInfo {
     pub mime_type: String,
     /// Name of the service; told to buyers if it is 1 to 32 printable ASCII characters.
     pub service_name: String,
+    /// Who can settle `upto` payments.
+    pub facilitators: UptoFacilitators,
 }
+
+/// Name in `extra` of how the money is moved.
+pub(crate) const TRANSFER_METHOD: &str = "assetTransferMethod";
+/// Name in `extra` of who settles an `upto` payment.
+pub(crate) const FACILITATOR: &str = "facilitatorAddress";
 
 /// Longest error text of a challenge, in characters: headers above some KiB are dropped on the way.
 pub const MAX_ERROR_CHARS: usize = 200;
@@ -28,6 +35,8 @@ pub const MAX_ERROR_CHARS: usize = 200;
 #[derive(Clone, Debug)]
 pub struct Quote {
     terms: Vec<Terms>,
+    /// What the payer signs, one per terms.
+    kinds: Vec<AuthorizationKind>,
     info: QuoteInfo,
     /// v2 requirements as JSON, one per terms.
     v2: Vec<Box<str>>,
@@ -49,19 +58,38 @@ pub struct Challenge {
 }
 
 impl Quote {
-    /// Prepares the challenge of a route.
+    /// Prepares the challenge of a route. Terms of the scheme `upto` are left out while nobody is known who
+    /// could settle them on their network.
     pub fn new(terms: Vec<Terms>, info: QuoteInfo) -> Self {
-        let requirements: Vec<Requirements> = terms.iter().map(requirements_v2).collect();
+        let (terms, kinds): (Vec<Terms>, Vec<_>) = terms
+            .into_iter()
+            .filter_map(|terms| {
+                let kind = AuthorizationKind::of(&terms, info.facilitators.on(terms.network))?;
+                Some((terms, kind))
+            })
+            .unzip();
+        let requirements: Vec<Requirements> = terms.iter().zip(&kinds).map(|(terms, kind)| requirements_v2(terms, *kind)).collect();
         let v2 = requirements.iter().map(|r| json(r).into()).collect();
         let challenge = json(&PaymentRequired { x402_version: 2, error: None, resource: resource(&info), accepts: requirements });
         let (_, tail) = challenge.split_once(r#""url":"""#).unwrap_or_default();
-        let v1 = terms.iter().map(|terms| split_v1(terms, &info)).collect();
-        Self { v2, v2_tail: STANDARD.encode(tail).into(), v1, terms, info }
+        let v1 = terms.iter().zip(&kinds).map(|(terms, kind)| split_v1(terms, *kind, &info)).collect();
+        Self { v2, v2_tail: STANDARD.encode(tail).into(), v1, terms, kinds, info }
     }
 
-    /// The accepted payments, in the seller's order.
+    /// The accepted payments, in the seller's order. Empty when there are only `upto` ones that nobody is
+    /// known to settle.
     pub fn terms(&self) -> &[Terms] {
         &self.terms
+    }
+
+    /// The accepted payments with what a payer signs for each.
+    pub(crate) fn payable(&self) -> impl Iterator<Item = (&Terms, AuthorizationKind)> {
+        self.terms.iter().zip(self.kinds.iter().copied())
+    }
+
+    /// Whether both ask for the same payments, settled by the same facilitators.
+    pub fn asks_for_the_same(&self, other: &Self) -> bool {
+        self.terms == other.terms && self.kinds == other.kinds
     }
 
     /// What buyers are told besides the price.
@@ -137,25 +165,25 @@ fn resource(info: &QuoteInfo) -> ResourceInfo {
     }
 }
 
-fn requirements_v2(terms: &Terms) -> Requirements {
+fn requirements_v2(terms: &Terms, kind: AuthorizationKind) -> Requirements {
     Requirements {
-        scheme: "exact".to_owned(),
+        scheme: terms.scheme.as_str().to_owned(),
         network: terms.network.caip2(),
         amount: terms.amount,
         asset: terms.asset.address.to_string(),
         pay_to: terms.pay_to.to_string(),
         max_timeout_seconds: terms.max_timeout_seconds.into(),
-        extra: Some(extra(terms)),
+        extra: Some(extra(terms, kind)),
     }
 }
 
-/// v1 knows neither every network nor any transfer method but ERC-3009.
-fn split_v1(terms: &Terms, info: &QuoteInfo) -> Option<(Box<str>, Box<str>)> {
-    if !terms.network.in_v1 || terms.asset.transfer_method != TransferMethod::Eip3009 {
+/// v1 knows neither every network, nor `upto`, nor any transfer method but ERC-3009.
+fn split_v1(terms: &Terms, kind: AuthorizationKind, info: &QuoteInfo) -> Option<(Box<str>, Box<str>)> {
+    if !terms.network.in_v1 || kind != AuthorizationKind::Eip3009 {
         return None;
     }
     let whole = json(&RequirementsV1 {
-        scheme: "exact".to_owned(),
+        scheme: terms.scheme.as_str().to_owned(),
         network: terms.network.name.to_owned(),
         max_amount_required: terms.amount,
         resource: String::new(),
@@ -164,22 +192,30 @@ fn split_v1(terms: &Terms, info: &QuoteInfo) -> Option<(Box<str>, Box<str>)> {
         pay_to: terms.pay_to.to_string(),
         max_timeout_seconds: terms.max_timeout_seconds.into(),
         asset: terms.asset.address.to_string(),
-        extra: Some(extra(terms)),
+        extra: Some(extra(terms, kind)),
     });
     let (head, tail) = whole.split_once(r#""resource":"""#)?;
     Some((format!(r#"{head}"resource":"#).into(), tail.into()))
 }
 
-/// What a payer must know of the token's EIP-712 domain. The transfer method is named only where
-/// it is not the default.
-pub(crate) fn extra(terms: &Terms) -> Map<String, Value> {
+/// What a payer must know of the token's EIP-712 domain and of who settles. The transfer method is named
+/// only where it is not the default.
+pub(crate) fn extra(terms: &Terms, kind: AuthorizationKind) -> Map<String, Value> {
     let mut extra = Map::new();
     extra.insert("name".to_owned(), terms.asset.domain_name.clone().into());
     extra.insert("version".to_owned(), terms.asset.domain_version.clone().into());
-    if terms.asset.transfer_method == TransferMethod::Permit2 {
-        extra.insert("assetTransferMethod".to_owned(), "permit2".into());
+    if kind.is_permit2() {
+        extra.insert(TRANSFER_METHOD.to_owned(), method_word(kind).into());
+    }
+    if let Some(facilitator) = kind.facilitator() {
+        extra.insert(FACILITATOR.to_owned(), facilitator.to_string().into());
     }
     extra
+}
+
+/// The word for how the money is moved.
+pub(crate) const fn method_word(kind: AuthorizationKind) -> &'static str {
+    if kind.is_permit2() { "permit2" } else { "eip3009" }
 }
 
 /// JSON of our own types, which have string keys only and therefore always serialise.

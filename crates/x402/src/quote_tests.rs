@@ -1,4 +1,4 @@
-use obol_offer::{Amount, Network};
+use obol_offer::{Amount, Network, Scheme, TransferMethod};
 use serde_json::json;
 
 use super::*;
@@ -7,11 +7,11 @@ use crate::{Received, wire::PaymentRequiredV1};
 fn terms(network: &str, amount: u64) -> Terms {
     let network = Network::find(network).unwrap();
     let pay_to = "0x3c44cdddb6a900fa2b585dd299e03d12fa4293bc".parse().unwrap();
-    Terms { network, asset: network.default_asset(), pay_to, amount: Amount::from(amount), max_timeout_seconds: 60 }
+    Terms { scheme: Scheme::Exact, network, asset: network.default_asset(), pay_to, amount: Amount::from(amount), max_timeout_seconds: 60 }
 }
 
 fn info() -> QuoteInfo {
-    QuoteInfo { description: "dual".into(), mime_type: "application/json".into(), service_name: String::new() }
+    QuoteInfo { description: "dual".into(), mime_type: "application/json".into(), ..QuoteInfo::default() }
 }
 
 /// The v2 JSON and the v1 JSON of a challenge.

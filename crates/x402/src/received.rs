@@ -1,14 +1,14 @@
 //! The buyer's side: reading a challenge, and writing the payment that meets it.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use obol_offer::{Amount, Network, Terms};
+use obol_offer::{Address, Amount, Network, Scheme, Terms, TransferMethod, U256};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 
 use crate::{
-    Authorization, Version,
+    Authorization, AuthorizationKind, Version,
     decode::from_base64,
-    quote::{json, truncate},
+    quote::{FACILITATOR, TRANSFER_METHOD, json, truncate},
     wire::{PAYMENT_SIGNATURE, X_PAYMENT},
 };
 
@@ -31,11 +31,11 @@ pub struct Received {
 pub struct Offered {
     /// Protocol version to answer in.
     pub version: Version,
-    /// Payment scheme; only `exact` can be paid here.
+    /// Payment scheme; `exact` and `upto` can be paid here.
     pub scheme: String,
     /// Network as the seller writes it.
     pub network: String,
-    /// Atomic units.
+    /// Atomic units; for `upto` the most that is charged.
     pub amount: Amount,
     /// Token contract as the seller writes it.
     pub asset: String,
@@ -68,8 +68,8 @@ pub enum ReceivedError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotPayable {
-    /// Another scheme than `exact`.
-    #[error("its scheme `{0}` is not `exact`")]
+    /// Another scheme than `exact`, or than `exact` and `upto` in v2.
+    #[error("its scheme `{0}` is not `exact` or, in v2, `upto`")]
     Scheme(String),
     /// A network we do not know.
     #[error("its network `{0}` is not known here")]
@@ -77,9 +77,12 @@ pub enum NotPayable {
     /// A token whose signing domain we do not know for sure.
     #[error("its token {0} is not known here")]
     Asset(String),
-    /// A transfer method other than ERC-3009.
-    #[error("its transfer method `{0}` is not eip3009")]
+    /// A transfer method other than ERC-3009, or than Permit2 in v2.
+    #[error("its transfer method `{0}` is not eip3009 or, in v2, permit2")]
     TransferMethod(String),
+    /// `upto` without the address of who settles.
+    #[error("it does not say which facilitator settles (`facilitatorAddress`)")]
+    Facilitator,
     /// The payee is no address.
     #[error("its payee `{0}` is no address")]
     Payee(String),
@@ -166,20 +169,33 @@ impl Offered {
     /// # Errors
     /// [`NotPayable`] when this is nothing that we can pay.
     pub fn terms(&self) -> Result<Terms, NotPayable> {
-        if self.scheme != "exact" {
-            return Err(NotPayable::Scheme(self.scheme.clone()));
-        }
+        let newest = self.version == Version::V2;
+        let scheme = match self.scheme.as_str() {
+            "exact" => Scheme::Exact,
+            "upto" if newest => Scheme::Upto,
+            _ => return Err(NotPayable::Scheme(self.scheme.clone())),
+        };
         let network = Network::find(&self.network).ok_or_else(|| NotPayable::Network(self.network.clone()))?;
-        let asset = network.default_asset();
+        let mut asset = network.default_asset();
         if self.asset.parse() != Ok(asset.address) {
             return Err(NotPayable::Asset(self.asset.clone()));
         }
-        if let Some(method) = self.transfer_method().filter(|method| method != "eip3009") {
-            return Err(NotPayable::TransferMethod(method));
+        match self.extra(TRANSFER_METHOD).as_deref() {
+            None => {}
+            Some("eip3009") if scheme == Scheme::Exact => {}
+            Some("permit2") if newest => asset.transfer_method = TransferMethod::Permit2,
+            Some(other) => return Err(NotPayable::TransferMethod(other.to_owned())),
         }
         let pay_to = self.pay_to.parse().map_err(|_| NotPayable::Payee(self.pay_to.clone()))?;
         let max_timeout_seconds = u32::try_from(self.max_timeout_seconds).unwrap_or(u32::MAX);
-        Ok(Terms { network, asset, pay_to, amount: self.amount, max_timeout_seconds })
+        let terms = Terms { scheme, network, asset, pay_to, amount: self.amount, max_timeout_seconds };
+        if self.kind(&terms).is_some() { Ok(terms) } else { Err(NotPayable::Facilitator) }
+    }
+
+    /// What to sign for these [`terms`](Self::terms).
+    pub fn kind(&self, terms: &Terms) -> Option<AuthorizationKind> {
+        let facilitator = self.extra(FACILITATOR).and_then(|text| text.parse::<Address>().ok());
+        AuthorizationKind::of(terms, facilitator.filter(|address| *address != Address::ZERO))
     }
 
     /// The entry as JSON, byte for byte as received.
@@ -190,17 +206,7 @@ impl Offered {
     /// The header that pays: its name and value. A v2 payment repeats entry, resource and
     /// extensions as they were received.
     pub fn payment(&self, authorization: &Authorization) -> (&'static str, String) {
-        let payload = Payload {
-            signature: alloy_primitives::hex::encode_prefixed(&authorization.signature),
-            authorization: PayloadAuthorization {
-                from: authorization.from.to_string(),
-                to: authorization.to.to_string(),
-                value: authorization.value,
-                valid_after: authorization.valid_after.to_string(),
-                valid_before: authorization.valid_before.to_string(),
-                nonce: authorization.nonce.to_string(),
-            },
-        };
+        let payload = Payload::new(authorization, &self.asset);
         let (name, json) = match self.version {
             Version::V1 => {
                 (X_PAYMENT, json(&PaymentV1 { x402_version: 1, scheme: &self.scheme, network: &self.network, payload: &payload }))
@@ -219,9 +225,9 @@ impl Offered {
         (name, STANDARD.encode(json))
     }
 
-    fn transfer_method(&self) -> Option<String> {
+    fn extra(&self, name: &str) -> Option<String> {
         let entry: Value = serde_json::from_str(self.accepted.get()).ok()?;
-        Some(entry.get("extra")?.get("assetTransferMethod")?.as_str()?.to_owned())
+        Some(entry.get("extra")?.get(name)?.as_str()?.to_owned())
     }
 }
 
@@ -247,9 +253,13 @@ struct PaymentV2<'a> {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Payload {
     signature: String,
-    authorization: PayloadAuthorization,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    authorization: Option<PayloadAuthorization>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    permit2_authorization: Option<PayloadPermit>,
 }
 
 #[derive(Serialize)]
@@ -261,6 +271,57 @@ struct PayloadAuthorization {
     valid_after: String,
     valid_before: String,
     nonce: String,
+}
+
+#[derive(Serialize)]
+struct PayloadPermit {
+    from: String,
+    permitted: Permitted,
+    spender: String,
+    nonce: String,
+    deadline: String,
+    witness: Witness,
+}
+
+#[derive(Serialize)]
+struct Permitted {
+    token: String,
+    amount: Amount,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Witness {
+    to: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    facilitator: Option<String>,
+    valid_after: String,
+}
+
+impl Payload {
+    fn new(signed: &Authorization, asset: &str) -> Self {
+        let signature = alloy_primitives::hex::encode_prefixed(&signed.signature);
+        let (from, to, value, valid_after) = (signed.from.to_string(), signed.to.to_string(), signed.value, signed.valid_after.to_string());
+        match signed.kind.spender() {
+            None => {
+                let (valid_before, nonce) = (signed.valid_before.to_string(), signed.nonce.to_string());
+                let authorization = PayloadAuthorization { from, to, value, valid_after, valid_before, nonce };
+                Self { signature, authorization: Some(authorization), permit2_authorization: None }
+            }
+            Some(spender) => {
+                let token = asset.parse::<Address>().map_or_else(|_| asset.to_owned(), |token| token.to_string());
+                let permit = PayloadPermit {
+                    from,
+                    permitted: Permitted { token, amount: value },
+                    spender: spender.to_string(),
+                    nonce: U256::from_be_bytes(signed.nonce.0).to_string(),
+                    deadline: signed.deadline().to_string(),
+                    witness: Witness { to, facilitator: signed.kind.facilitator().map(|address| address.to_string()), valid_after },
+                };
+                Self { signature, authorization: None, permit2_authorization: Some(permit) }
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ fn a_payment_for_a_challenge_matches_it() {
 fn what_cannot_be_paid_says_why() {
     let challenge = &golden()["v2_exact_eip3009_unpaid_402"]["challenge"];
     for (field, value, why) in [
-        ("scheme", "upto", "scheme"),
+        ("scheme", "deferred", "scheme"),
         ("network", "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp", "network"),
         ("asset", "0x0000000000000000000000000000000000000001", "token"),
         ("payTo", "merchant", "payee"),
@@ -72,9 +72,24 @@ fn what_cannot_be_paid_says_why() {
         let error = received.offers[0].terms().unwrap_err().to_string();
         assert!(error.contains(why) && error.contains(value), "{error}");
     }
-    let mut permit2 = challenge.clone();
-    permit2["accepts"][0]["extra"]["assetTransferMethod"] = "permit2".into();
-    let received = Received::parse(Some(header(&permit2).as_bytes()), b"").unwrap();
+    let first = |challenge: &Value| Received::parse(Some(header(challenge).as_bytes()), b"").unwrap().offers[0].terms();
+    let mut other = challenge.clone();
+    other["accepts"][0]["extra"]["assetTransferMethod"] = "erc7710".into();
+    assert_eq!(first(&other), Err(NotPayable::TransferMethod("erc7710".into())));
+    let mut upto = golden()["v2_upto_unpaid_402"]["challenge"].clone();
+    assert!(first(&upto).is_ok());
+    for nobody in [serde_json::json!(null), "0x12".into(), "0x0000000000000000000000000000000000000000".into()] {
+        upto["accepts"][0]["extra"]["facilitatorAddress"] = nobody;
+        assert_eq!(first(&upto), Err(NotPayable::Facilitator));
+    }
+    // v1 knows neither.
+    let mut v1 = golden()["v1_exact_unpaid_402"]["body"].clone();
+    v1["accepts"][0]["scheme"] = "upto".into();
+    let received = Received::parse(None, v1.to_string().as_bytes()).unwrap();
+    assert_eq!(received.offers[0].terms(), Err(NotPayable::Scheme("upto".into())));
+    v1["accepts"][0]["scheme"] = "exact".into();
+    v1["accepts"][0]["extra"]["assetTransferMethod"] = "permit2".into();
+    let received = Received::parse(None, v1.to_string().as_bytes()).unwrap();
     assert_eq!(received.offers[0].terms(), Err(NotPayable::TransferMethod("permit2".into())));
 }
 

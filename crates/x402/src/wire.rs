@@ -20,11 +20,11 @@ pub const X_PAYMENT_RESPONSE: &str = "x-payment-response";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Requirements {
-    /// `exact`.
+    /// `exact` or `upto`.
     pub scheme: String,
     /// CAIP-2 id.
     pub network: String,
-    /// Atomic units.
+    /// Atomic units; for `upto` the most that may be charged, and at `/settle` what is.
     pub amount: Amount,
     /// Token contract, EIP-55 checksum.
     pub asset: String,

@@ -128,7 +128,7 @@ impl ChainView for Ledger {
         let signed = &payment.authorization;
         let finding = match books.transfers.get(&signed.nonce) {
             Some((to, paid)) if (*to, *paid) == (signed.to, value(payment)) => {
-                ChainFinding::Settled { transaction: hash(signed.nonce), is_final: true }
+                ChainFinding::Settled { transaction: hash(signed.nonce), amount: payment.charge, is_final: true }
             }
             None if !books.used.contains(&signed.nonce) => ChainFinding::Unused { as_of: now(), is_final: false },
             _ => ChainFinding::UsedElsewhere { is_final: true },

@@ -40,7 +40,7 @@ pub struct Row {
 /// Where buyers would find an offer.
 fn url(offer: &Offer, config: &StackConfig) -> String {
     let own = || format!("http://{}/", config.listen).parse().ok();
-    let site = Site { cluster: false, loopback: true, public_url: config.public_url.clone().or_else(own) };
+    let site = Site { loopback: true, public_url: config.public_url.clone().or_else(own), ..Site::default() };
     public_url(offer, &site).unwrap_or_default()
 }
 

@@ -68,7 +68,13 @@ pub(super) fn rules() -> Vec<Rule> {
         shape("pay_to", "PaymentSpec", "payTo", &ADDRESS, "write 0x and 40 hex digits"),
         rule("pay_to", "PaymentSpec", Some("payTo"), "!self.matches('^0x0*$')", "the zero address burns every payment"),
         rule("max_timeout", "PaymentSpec", Some("maxTimeoutSeconds"), "10 <= self && self <= 86400", "write 10 to 86400"),
-        rule("scheme_upto", "PaymentSpec", Some("scheme"), "self != 'upto'", "`upto` cannot be sold yet"),
+        rule(
+            "scheme_upto",
+            "PaymentSpec",
+            None,
+            format!("!has(self.scheme) || self.scheme != 'upto' || {}", metered("self")),
+            "`upto` is for a price per token or unit; write perMTok or perUnit, or `scheme: exact`",
+        ),
         rule(
             "price_unsupported",
             "PriceSpec",
@@ -157,7 +163,6 @@ pub(super) fn rules() -> Vec<Rule> {
             format!("self <= {MAX_DECIMALS}"),
             format!("an asset has at most {MAX_DECIMALS} decimals"),
         ),
-        rule("asset_permit2", "AssetSpec", Some("transferMethod"), "self != 'permit2'", "permit2 assets cannot be sold yet"),
         rule(
             "payment_missing",
             "OfferSpec",
@@ -176,7 +181,7 @@ pub(super) fn rules() -> Vec<Rule> {
             "payment_twice",
             "OfferSpec",
             Some("payments"),
-            format!("self.all(p, self.exists_one(q, {} == {}))", token("p"), token("q")),
+            format!("self.all(p, self.exists_one(q, {} == {} && {}))", token("p"), token("q"), same_way("p", "q")),
             "the same token on the same network is listed twice",
         ),
         rule(
@@ -296,6 +301,20 @@ fn spellings(network: &'static crate::Network) -> Vec<String> {
     let mut words: Vec<String> = network.aliases.iter().map(|alias| (*alias).to_owned()).collect();
     words.extend([network.name.to_owned(), network.caip2()]);
     words
+}
+
+/// Whether a payment's amount depends on what is used.
+fn metered(payment: &str) -> String {
+    format!("(has({payment}.price.perMTok) || has({payment}.price.perUnit))")
+}
+
+/// Whether two payments offer the same scheme, moved by the same means. A metered price without a scheme
+/// offers both.
+fn same_way(p: &str, q: &str) -> String {
+    let upto = |p: &str| format!("(has({p}.scheme) ? {p}.scheme == 'upto' : {})", metered(p));
+    let exact = |p: &str| format!("(!has({p}.scheme) || {p}.scheme == 'exact')");
+    let permit2 = |p: &str| format!("(has({p}.asset) && has({p}.asset.transferMethod) && {p}.asset.transferMethod == 'permit2')");
+    format!("(({} && {}) || ({} && {} && {} == {}))", upto(p), upto(q), exact(p), exact(q), permit2(p), permit2(q))
 }
 
 /// Chain and contract of a payment's token as one text.

@@ -19,7 +19,7 @@ use url::Url;
 use crate::admission::bounds::check as bounds_of;
 use crate::{
     Amount, Asset, CanonicalPath, DeliverySpec, Hostname, LimitsSpec, Model, Network, OfferKind, OfferName, OfferSpec, Rate,
-    RegistrationSpec,
+    RegistrationSpec, Scheme, TransferMethod,
 };
 
 pub use collisions::find_collisions;
@@ -116,6 +116,8 @@ pub struct PriceTag {
 /// What is asked for one request, fully resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
+    /// Whether `amount` is the price, or the most that may be charged.
+    pub scheme: Scheme,
     /// The chain.
     pub network: &'static Network,
     /// The token.
@@ -161,6 +163,14 @@ impl Terms {
     /// The price as people read it, e.g. `0.001 USDC`.
     pub fn price(&self) -> String {
         self.asset.show(self.amount)
+    }
+
+    /// How the money is moved: `upto` always goes through Permit2.
+    pub const fn transfer_method(&self) -> TransferMethod {
+        match self.scheme {
+            Scheme::Exact => self.asset.transfer_method,
+            Scheme::Upto => TransferMethod::Permit2,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use url::Url;
 
 use super::{Checker, DEFAULT_MAX_TIMEOUT_SECONDS, PriceTag, Terms, shape::PRIVATE_URL};
 use crate::admission::bounds::MAX_DECIMALS;
-use crate::{Amount, Asset, AssetSpec, Model, Network, OfferSpec, PaymentSpec, Price, Scheme, TransferMethod};
+use crate::{Amount, Asset, AssetSpec, Model, Network, OfferSpec, PaymentSpec, Price, Scheme};
 
 impl Checker {
     pub(super) fn payments(&mut self, spec: &OfferSpec, model: Option<&Model>) -> Vec<PriceTag> {
@@ -29,20 +29,21 @@ impl Checker {
         let mut tags: Vec<PriceTag> = Vec::new();
         for (index, payment) in list.iter().enumerate() {
             let field = list_name.map_or_else(|| "spec.payment".to_owned(), |list| format!("{list}[{index}]"));
-            let Some(next) = self.payment(&field, payment, model) else { continue };
-            let terms = &next.terms;
-            if tags.iter().any(|t| t.terms.network == terms.network && t.terms.asset.address == terms.asset.address) {
+            let next = self.payment(&field, payment, model);
+            let Some(first) = next.first() else { continue };
+            let way = |t: &Terms| (t.network.chain_id, t.asset.address, t.scheme, t.transfer_method());
+            if tags.iter().any(|known| next.iter().any(|tag| way(&known.terms) == way(&tag.terms))) {
                 self.refuse("payment_twice", field, "the same token on the same network is listed twice", "remove one of them");
-            } else if tags.first().is_some_and(|t| t.terms.network.is_sandbox() != terms.network.is_sandbox()) {
+            } else if tags.first().is_some_and(|t| t.terms.network.is_sandbox() != first.terms.network.is_sandbox()) {
                 self.refuse("sandbox_mixed", field, "play money and real networks are mixed", "keep only one kind of network");
             } else {
-                tags.push(next);
+                tags.extend(next);
             }
         }
         tags
     }
 
-    fn payment(&mut self, field: &str, spec: &PaymentSpec, model: Option<&Model>) -> Option<PriceTag> {
+    fn payment(&mut self, field: &str, spec: &PaymentSpec, model: Option<&Model>) -> Vec<PriceTag> {
         let before = self.violations.len();
         let network = Network::find(&spec.network);
         if network.is_none() {
@@ -65,15 +66,26 @@ impl Checker {
             (None, None) => None,
         };
         let rate = self.rate(&format!("{field}.price"), &spec.price, asset.as_ref(), model);
-        if spec.scheme == Some(Scheme::Upto) {
-            self.refuse("scheme_upto", format!("{field}.scheme"), "`upto` cannot be sold yet", "write `scheme: exact`, or remove it");
+        if spec.scheme == Some(Scheme::Upto) && rate.as_ref().is_some_and(|rate| !rate.is_metered()) {
+            let fix = "write perMTok or perUnit, or `scheme: exact`";
+            self.refuse("scheme_upto", format!("{field}.scheme"), "`upto` is for a price per token or unit", fix);
         }
+        let (Some(network), Some(asset), Some(pay_to), Some(rate)) = (network, asset, pay_to, rate) else { return Vec::new() };
         if self.violations.len() > before {
-            return None;
+            return Vec::new();
         }
-        let rate = rate?;
-        let (amount, network, asset, pay_to) = (rate.maximum(), network?, asset?, pay_to?);
-        Some(PriceTag { terms: Terms { network, asset, pay_to, amount, max_timeout_seconds: timeout }, rate })
+        // What was used is charged first, where it can be; who only knows `exact` pays the ceiling.
+        let schemes: &[Scheme] = match spec.scheme {
+            Some(Scheme::Upto) => &[Scheme::Upto],
+            None if rate.is_metered() => &[Scheme::Upto, Scheme::Exact],
+            Some(Scheme::Exact) | None => &[Scheme::Exact],
+        };
+        let tag = |scheme: &Scheme| {
+            let (asset, amount) = (asset.clone(), rate.maximum());
+            let terms = Terms { scheme: *scheme, network, asset, pay_to, amount, max_timeout_seconds: timeout };
+            PriceTag { terms, rate: rate.clone() }
+        };
+        schemes.iter().map(tag).collect()
     }
 
     fn address(&mut self, field: &str, text: &str, code: &'static str) -> Option<Address> {
@@ -107,15 +119,6 @@ impl Checker {
         if spec.decimals > MAX_DECIMALS {
             let message = format!("{} decimals are too many", spec.decimals);
             self.refuse("asset", format!("{field}.decimals"), message, format!("at most {MAX_DECIMALS}; copy it from the token contract"));
-            return None;
-        }
-        if spec.transfer_method == TransferMethod::Permit2 {
-            self.refuse(
-                "asset_permit2",
-                format!("{field}.transferMethod"),
-                "permit2 assets cannot be sold yet",
-                "use an eip3009 token such as USDC",
-            );
             return None;
         }
         Some(Asset {

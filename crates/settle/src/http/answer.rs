@@ -81,7 +81,7 @@ fn receipt(status: u16, json: &Map<String, Value>, hash: &str, payment: &Matched
         None => payment.authorization.from,
     };
     let amount = match json.get("amount") {
-        None | Some(Value::Null) => payment.terms.amount,
+        None | Some(Value::Null) => payment.charge,
         Some(Value::String(amount)) => amount.parse::<Amount>().map_err(|_| "success with an amount that is none")?,
         Some(_) => return Err("success with an amount that is none"),
     };

@@ -1,9 +1,9 @@
 //! A row of the journal: small JSON, so that it can be read without us.
 
 use alloy_primitives::Bytes;
-use obol_offer::{Address, Amount, Asset, B256, Network, OfferName, Terms, TransferMethod};
+use obol_offer::{Address, Amount, Asset, B256, Network, OfferName, Scheme, Terms, TransferMethod};
 use obol_payment::State;
-use obol_x402::{Authorization, LocalCheck, MatchedPayment, ReplayKey, Version};
+use obol_x402::{Authorization, AuthorizationKind, LocalCheck, MatchedPayment, ReplayKey, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::{Receipt, refusal::Known};
@@ -12,7 +12,7 @@ use crate::{Receipt, refusal::Known};
 pub(crate) const KEY_LEN: usize = 80;
 
 /// The replay key as bytes: chain id (big endian), contract, payer, nonce. Chain and asset of a
-/// payment are in its key and not again in its row.
+/// payment are in its key and not again in its row, unless Permit2 keeps the nonce.
 pub(crate) fn key_bytes(key: &ReplayKey) -> [u8; KEY_LEN] {
     let parts = [&key.chain_id.to_be_bytes()[..], key.contract.as_slice(), key.payer.as_slice(), key.nonce.as_slice()];
     let mut bytes = [0; KEY_LEN];
@@ -60,6 +60,9 @@ pub(crate) struct Row {
     pub payload: B256,
     pub version: Version,
     pub pay_to: Address,
+    /// Token contract, where it is not the contract in the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asset: Option<Address>,
     pub amount: Amount,
     pub valid_before: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -103,6 +106,13 @@ pub(crate) struct Ask {
     pub domain_name: String,
     pub domain_version: String,
     pub transfer_method: TransferMethod,
+    #[serde(default)]
+    pub scheme: Scheme,
+    #[serde(default)]
+    pub kind: AuthorizationKind,
+    /// Atomic units to settle, where they are fewer than were authorised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charge: Option<Amount>,
 }
 
 impl Ask {
@@ -121,6 +131,9 @@ impl Ask {
             domain_name: terms.asset.domain_name.clone(),
             domain_version: terms.asset.domain_version.clone(),
             transfer_method: terms.asset.transfer_method,
+            scheme: terms.scheme,
+            kind: authorization.kind,
+            charge: Some(payment.charge).filter(|charge| *charge != terms.amount),
         })
     }
 }
@@ -137,6 +150,7 @@ impl Row {
             payload: B256::from(payment.payload_digest),
             version: payment.version,
             pay_to: payment.terms.pay_to,
+            asset: payment.authorization.kind.is_permit2().then_some(payment.terms.asset.address),
             amount: payment.terms.amount,
             valid_before: payment.authorization.valid_before,
             transaction: None,
@@ -156,13 +170,18 @@ impl Row {
         Known { state: self.state, fingerprint: self.fingerprint, receipt: self.receipt.clone(), transaction: self.transaction.clone() }
     }
 
+    /// The token.
+    pub fn asset(&self, key: &ReplayKey) -> Address {
+        self.asset.unwrap_or(key.contract)
+    }
+
     /// The payment as it was, for asking again; `None` when the row is closed, or its network is
     /// not one this program knows.
     pub fn payment(&self, key: &ReplayKey) -> Option<MatchedPayment> {
         let ask = self.ask.as_deref()?;
         let network = Network::find(&format!("eip155:{}", key.chain_id))?;
         let asset = Asset {
-            address: key.contract,
+            address: self.asset(key),
             symbol: ask.symbol.clone(),
             decimals: ask.decimals,
             domain_name: ask.domain_name.clone(),
@@ -171,7 +190,14 @@ impl Row {
         };
         Some(MatchedPayment {
             version: self.version,
-            terms: Terms { network, asset, pay_to: self.pay_to, amount: self.amount, max_timeout_seconds: ask.max_timeout_seconds },
+            terms: Terms {
+                scheme: ask.scheme,
+                network,
+                asset,
+                pay_to: self.pay_to,
+                amount: self.amount,
+                max_timeout_seconds: ask.max_timeout_seconds,
+            },
             authorization: Authorization {
                 from: key.payer,
                 to: self.pay_to,
@@ -179,9 +205,11 @@ impl Row {
                 valid_after: ask.valid_after,
                 valid_before: self.valid_before,
                 nonce: key.nonce,
+                kind: ask.kind,
                 signature: ask.signature.to_vec(),
             },
             local_check: if ask.signed_by_payer { LocalCheck::SignedByPayer } else { LocalCheck::Undecided },
+            charge: ask.charge.unwrap_or(self.amount),
             payload_digest: self.payload.0,
             facilitator_body: ask.body.clone().into_bytes(),
         })

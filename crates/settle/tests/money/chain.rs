@@ -66,7 +66,7 @@ impl Setting {
 
 #[tokio::test]
 async fn a_transfer_on_chain_is_a_settlement_though_the_facilitator_never_says_so() {
-    let found = ChainFinding::Settled { transaction: "0xabc".into(), is_final: false };
+    let found = ChainFinding::Settled { transaction: "0xabc".into(), amount: receipt().amount, is_final: false };
     let setting = unknown([ChainFinding::Unavailable { cause: "down".into() }, found]).await;
     assert_eq!(setting.resolved().await, Refusal::AlreadyUsed(receipt()));
     assert_eq!(setting.chain.named.lock().unwrap().as_deref(), Some("0xfeed"), "the hash that was named is looked at");
@@ -91,7 +91,7 @@ async fn what_is_not_final_decides_nothing() {
         ChainFinding::Unused { as_of: 1, is_final: false },
         ChainFinding::UsedElsewhere { is_final: false },
         ChainFinding::Unavailable { cause: "garbage".into() },
-        ChainFinding::Settled { transaction: String::new(), is_final: true },
+        ChainFinding::Settled { transaction: String::new(), amount: receipt().amount, is_final: true },
     ];
     let setting = unknown(undecided).await;
     until("looked at", async || setting.chain.looks.load(SeqCst) > 6).await;

@@ -11,9 +11,9 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use obol_offer::{Address, Amount, B256, Network, OfferName, Terms};
+use obol_offer::{Address, Amount, B256, Network, OfferName, Scheme, Terms};
 use obol_settle::{Cashier, CashierConfig, Facilitator, Receipt, Recovery, SettleOutcome, VerifyOutcome};
-use obol_x402::{Authorization, LocalCheck, MatchedPayment, Version};
+use obol_x402::{Authorization, AuthorizationKind, LocalCheck, MatchedPayment, Version};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -40,7 +40,14 @@ pub fn payment(n: u64) -> MatchedPayment {
     let nonce = B256::left_padding_from(&n.to_be_bytes());
     MatchedPayment {
         version: Version::V2,
-        terms: Terms { network, asset: network.default_asset(), pay_to, amount: Amount::from(1000), max_timeout_seconds: 300 },
+        terms: Terms {
+            scheme: Scheme::Exact,
+            network,
+            asset: network.default_asset(),
+            pay_to,
+            amount: Amount::from(1000),
+            max_timeout_seconds: 300,
+        },
         authorization: Authorization {
             from: payer(),
             to: pay_to,
@@ -48,9 +55,11 @@ pub fn payment(n: u64) -> MatchedPayment {
             valid_after: 0,
             valid_before: 4_000_000_000,
             nonce,
+            kind: AuthorizationKind::Eip3009,
             signature: vec![1; 65],
         },
         local_check: LocalCheck::SignedByPayer,
+        charge: Amount::from(1000),
         payload_digest: nonce.0,
         facilitator_body: format!(r#"{{"x402Version":2,"paymentPayload":{{"n":{n}}},"paymentRequirements":{{}}}}"#).into_bytes(),
     }

@@ -1,7 +1,7 @@
 //! Two implementations of x402, one wire format.
 
 use alloy_primitives::{U256, address};
-use obol_offer::{Amount, Network, Terms};
+use obol_offer::{Amount, Network, Scheme, Terms};
 use obol_x402::{PaymentHeaders, Quote, QuoteInfo, Receipt, Version, decode, eip3009, match_payment, wire};
 use serde_json::{Value, json};
 use x402_chain_eip155::{KnownNetworkEip155, V1Eip155Exact, V2Eip155Exact, v1_eip155_exact, v2_eip155_exact};
@@ -17,11 +17,11 @@ const NOW: u64 = 1_800_000_000;
 fn terms() -> Terms {
     let network = Network::find("base-sepolia").unwrap();
     let pay_to = address!("209693Bc6afc0C5328bA36FaF03C514EF312287C");
-    Terms { network, asset: network.default_asset(), pay_to, amount: Amount(U256::from(1_000)), max_timeout_seconds: 300 }
+    Terms { scheme: Scheme::Exact, network, asset: network.default_asset(), pay_to, amount: Amount(U256::from(1_000)), max_timeout_seconds: 300 }
 }
 
 fn quote() -> Quote {
-    let info = QuoteInfo { description: "Weather".into(), mime_type: "application/json".into(), service_name: "weather".into() };
+    let info = QuoteInfo { description: "Weather".into(), mime_type: "application/json".into(), service_name: "weather".into(), ..QuoteInfo::default() };
     Quote::new(vec![terms()], info)
 }
 
