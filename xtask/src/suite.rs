@@ -29,6 +29,7 @@ const STEPS: &[(Part, &str, Work)] = &[
     }),
     (Part::Unit, "simulation of payments", |_| sim::run_sim(&["--seeds".to_owned(), "20000".to_owned()])),
     (Part::E2e, "provision: npm", provision::node),
+    (Part::E2e, "provision: Permit2", provision::permit2),
     (Part::E2e, "provision: PyPI x402 2.x", |p| provision::python(p, "x402")),
     (Part::E2e, "provision: PyPI x402 1.0.0", |p| provision::python(p, "x402-v1")),
     (Part::E2e, "provision: Rust peers", provision::rust),

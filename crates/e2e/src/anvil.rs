@@ -5,6 +5,7 @@ use std::{process::Command, time::Duration};
 
 use alloy_primitives::{Address, B256, U256, address, hex};
 use alloy_sol_types::{SolCall, sol};
+use obol_x402::permit2::{EXACT_PROXY, PERMIT2, UPTO_PROXY};
 use serde_json::{Value, json};
 
 use crate::{http, part, process::Process, repository};
@@ -30,17 +31,17 @@ pub const KEYS: [&str; 10] = [
     "0x2a871d0798f97d79848a013d4936a73bf4cc922c825d33c1cf7073dff6d409c6",
 ];
 
-/// Contracts that x402-rs wants to see on a chain before it starts. No test calls them.
-const PRESENT: [Address; 3] = [
-    address!("dAcD51A54883eb67D95FAEb2BBfdC4a9a6BD2a3B"), // ERC-6492 signature validator
-    address!("000000000022D473030F116dDEE9F6B43aC78BA3"), // Permit2
-    address!("402085c248EeA27D92E8b30b2C58ed07f9E20001"), // x402 exact Permit2 proxy
-];
+/// The validator of ERC-6492 signatures, which x402-rs wants to see on a chain before it starts. No test
+/// calls it.
+const VALIDATOR: Address = address!("dAcD51A54883eb67D95FAEb2BBfdC4a9a6BD2a3B");
+/// Our stand-ins for contracts that other software calls, by the name of their `.json`.
+const CONTRACTS: [(&str, Address); 3] = [("Permit2", PERMIT2), ("ExactPermit2Proxy", EXACT_PROXY), ("UptoPermit2Proxy", UPTO_PROXY)];
 
 sol! {
     function initialize(string name, string version, string symbol);
     function mint(address to, uint256 value);
     function balanceOf(address owner) returns (uint256);
+    function approve(address spender, uint256 value);
 }
 
 /// A running Anvil.
@@ -70,12 +71,11 @@ impl Anvil {
     }
 
     async fn place_token(&self) {
-        let compiled = fs_err::read(repository().join("contracts/TestUsd.json")).expect("the token is in the repository");
-        let compiled: Value = serde_json::from_slice(&compiled).expect("the token is JSON");
-        self.rpc("anvil_setCode", json!([USDC, compiled["runtime"]])).await;
-        for contract in PRESENT {
-            self.rpc("anvil_setCode", json!([contract, "0x00"])).await;
+        self.place("TestUsd", USDC).await;
+        for (name, at) in CONTRACTS {
+            self.place(name, at).await;
         }
+        self.rpc("anvil_setCode", json!([VALIDATOR, "0x00"])).await;
         let named = initializeCall { name: "USDC".into(), version: "2".into(), symbol: "USDC".into() };
         self.send(named.abi_encode()).await;
         let accounts: Vec<Address> = serde_json::from_value(self.rpc("eth_accounts", json!([])).await).expect("accounts");
@@ -90,6 +90,33 @@ impl Anvil {
         let hash = self.rpc("eth_sendTransaction", json!([{ "from": from, "to": USDC, "data": hex::encode_prefixed(data) }])).await;
         let hash: B256 = serde_json::from_value(hash).expect("a transaction hash");
         assert!(self.succeeded(hash).await, "the token refused to be set up");
+    }
+
+    /// Puts a contract of ours at an address.
+    async fn place(&self, name: &str, at: Address) {
+        let compiled = fs_err::read(repository().join(format!("contracts/{name}.json"))).expect("it is in the repository");
+        let compiled: Value = serde_json::from_slice(&compiled).expect("it is JSON");
+        self.rpc("anvil_setCode", json!([at, compiled["runtime"]])).await;
+    }
+
+    /// Puts the code of Permit2 as it is deployed in the place of our stand-in.
+    ///
+    /// # Panics
+    /// When it is not provisioned.
+    pub async fn place_deployed_permit2(&self) {
+        let file = part("permit2/node_modules/@uniswap/v4-periphery/lib/permit2/test/utils/DeployPermit2.sol");
+        let text = fs_err::read_to_string(file).expect("a text");
+        let code = text.split("hex\"").nth(1).and_then(|rest| rest.split('"').next()).expect("the code as a hex literal");
+        assert!(code.len() > 18_000, "Permit2 has 9 KiB");
+        self.rpc("anvil_setCode", json!([PERMIT2, format!("0x{code}")])).await;
+    }
+
+    /// Lets Permit2 spend all that one of Anvil's accounts owns of the token.
+    pub async fn approve_permit2(&self, owner: Address, value: U256) {
+        let data = hex::encode_prefixed(approveCall { spender: PERMIT2, value }.abi_encode());
+        let hash = self.rpc("eth_sendTransaction", json!([{ "from": owner, "to": USDC, "data": data }])).await;
+        let hash = serde_json::from_value(hash).expect("a hash");
+        assert!(self.succeeded(hash).await);
     }
 
     /// Balance of `owner` in atomic units of the token.

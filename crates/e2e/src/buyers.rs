@@ -20,6 +20,10 @@ pub enum Buyer {
     PythonV1,
     /// `x402-reqwest`, protocol version 2.
     Reqwest,
+    /// npm `@x402/fetch` that pays by `upto` alone.
+    FetchUpto,
+    /// PyPI `x402` 2.x that pays by `upto` alone.
+    PythonUpto,
 }
 
 /// What a client got.
@@ -47,15 +51,23 @@ pub struct Receipt {
     pub network: String,
     /// Who paid.
     pub payer: Option<Address>,
+    /// Atomic units that moved, if it says so.
+    #[serde(default)]
+    pub amount: Option<String>,
 }
 
 impl Buyer {
-    /// All of them.
+    /// All that pay by `exact`.
     pub const ALL: [Self; 5] = [Self::FetchV2, Self::FetchV1, Self::PythonV2, Self::PythonV1, Self::Reqwest];
 
     /// Its account's key; none is a facilitator's.
     pub const fn key(self) -> &'static str {
-        KEYS[3 + self as usize]
+        let own = match self {
+            Self::FetchUpto => Self::FetchV2,
+            Self::PythonUpto => Self::PythonV2,
+            other => other,
+        };
+        KEYS[3 + own as usize]
     }
 
     /// Its account.
@@ -70,6 +82,8 @@ impl Buyer {
             Self::PythonV2 => (part("python-x402/bin/python"), Some("python/buyer_v2.py")),
             Self::PythonV1 => (part("python-x402-v1/bin/python"), Some("python/buyer_v1.py")),
             Self::Reqwest => (part("testbed-target/debug/buyer"), None),
+            Self::FetchUpto => ("node".into(), Some("node/buyer-upto.mjs")),
+            Self::PythonUpto => (part("python-x402/bin/python"), Some("python/buyer_upto.py")),
         };
         let mut command = Command::new(program);
         command.args(script.map(part));
@@ -101,6 +115,8 @@ impl fmt::Display for Buyer {
             Self::PythonV2 => "PyPI x402 2.25 (v2)",
             Self::PythonV1 => "PyPI x402 1.0.0 (v1)",
             Self::Reqwest => "x402-reqwest 2.0.2 (v2)",
+            Self::FetchUpto => "@x402/fetch 2.27 (upto)",
+            Self::PythonUpto => "PyPI x402 2.25 (upto)",
         })
     }
 }

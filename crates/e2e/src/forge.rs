@@ -1,11 +1,13 @@
 //! Payments made by hand, right ones and wrong ones.
 
+use std::ops::Range;
+
 use alloy_primitives::{Address, B256, U256, hex};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use obol_offer::{Amount, Network, Scheme, Terms};
-use obol_x402::eip3009;
+use obol_x402::{AuthorizationKind, Quote, QuoteInfo, Received, eip3009, signing};
 use secp256k1::SecretKey;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// The secret key behind 0x and 64 hex digits.
 ///
@@ -45,30 +47,24 @@ pub fn terms(pay_to: Address, amount: u64) -> Terms {
 /// A signed v2 payment for `terms`, valid from `valid_after` to `valid_before` (Unix seconds), as
 /// JSON to be bent before [`header`].
 pub fn payment(key: &str, terms: &Terms, valid_after: u64, valid_before: u64) -> Value {
-    let signed = eip3009::sign(&secret(key), terms, B256::from(rand::random::<[u8; 32]>()), valid_after, valid_before);
-    json!({
-        "x402Version": 2,
-        "accepted": {
-            "scheme": "exact",
-            "network": terms.network.caip2(),
-            "amount": terms.amount.0.to_string(),
-            "asset": terms.asset.address.to_checksum(None),
-            "payTo": terms.pay_to.to_checksum(None),
-            "maxTimeoutSeconds": terms.max_timeout_seconds,
-            "extra": { "name": terms.asset.domain_name, "version": terms.asset.domain_version },
-        },
-        "payload": {
-            "signature": hex::encode_prefixed(&signed.signature),
-            "authorization": {
-                "from": signed.from.to_checksum(None),
-                "to": signed.to.to_checksum(None),
-                "value": signed.value.0.to_string(),
-                "validAfter": signed.valid_after.to_string(),
-                "validBefore": signed.valid_before.to_string(),
-                "nonce": signed.nonce.to_string(),
-            },
-        },
-    })
+    payment_to(key, terms, None, valid_after..valid_before)
+}
+
+/// As [`payment`], for terms of any scheme; `facilitator` settles those of `upto`.
+///
+/// # Panics
+/// When such terms have none.
+pub fn payment_to(key: &str, terms: &Terms, facilitator: Option<Address>, valid: Range<u64>) -> Value {
+    let mut info = QuoteInfo::default();
+    facilitator.into_iter().for_each(|address| info.facilitators.add(terms.network, address));
+    let challenge = Quote::new(vec![terms.clone()], info).challenge("", "");
+    let received = Received::parse(Some(challenge.header.as_bytes()), b"").expect("our own challenge");
+    let offered = received.offers.first().expect("one offer");
+    let kind = AuthorizationKind::of(terms, facilitator).expect("somebody settles");
+    let signed = signing::sign(&secret(key), terms, kind, B256::from(rand::random::<[u8; 32]>()), valid);
+    let mut payment = decode(&offered.payment(&signed).1);
+    payment.as_object_mut().expect("an object").remove("resource");
+    payment
 }
 
 /// A payment as a header's value.

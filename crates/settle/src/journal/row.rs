@@ -106,13 +106,18 @@ pub(crate) struct Ask {
     pub domain_name: String,
     pub domain_version: String,
     pub transfer_method: TransferMethod,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub scheme: Scheme,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub kind: AuthorizationKind,
     /// Atomic units to settle, where they are fewer than were authorised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub charge: Option<Amount>,
+}
+
+/// What rows of before do not say.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Ask {

@@ -33,10 +33,11 @@ const ANSWERS_SIZE: &str = "answers_size";
 /// Bound on that sum; an answer above it is not kept.
 const MAX_ANSWERS: u64 = if cfg!(test) { 4096 } else { 256 << 20 };
 const META: TableDefinition<'static, &'static str, u64> = TableDefinition::new("meta");
-/// 2 added the archives and the answers. A file of format 1 is brought up when it is opened.
-const FORMAT: u64 = 2;
+/// 2 added the archives and the answers. 3 added payments whose nonce Permit2 keeps, which an older
+/// program would take for others. A file of an older format is brought up when it is opened.
+const FORMAT: u64 = 3;
 /// Formats that can be brought up.
-const OLDER: [u64; 1] = [1];
+const OLDER: [u64; 2] = [1, 2];
 
 /// How long an open waits for a process that is just going.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
@@ -375,7 +376,7 @@ fn format_of(database: &Database) -> Result<u64, redb::Error> {
         txn.abort()?;
         return Ok(found);
     }
-    // What format 2 added to format 1 are tables; its rows are the same but for fields that may be
+    // What the formats added to format 1 are tables; the rows are the same but for fields that may be
     // absent.
     txn.open_table(ARCHIVES)?;
     txn.open_table(ANSWERS)?;

@@ -6,16 +6,18 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
+    time::Duration,
 };
 
-use obol_offer::B256;
+use obol_offer::{Address, B256, Scheme};
 use obol_payment::{Event, State};
-use obol_x402::ReplayKey;
-use redb::{Builder, Database, StorageBackend, TableDefinition};
+use obol_x402::{AuthorizationKind, ReplayKey};
+use redb::{Builder, Database, ReadableDatabase as _, StorageBackend, TableDefinition};
 
 use super::{Ask, Change, Journal, Row, WriteError, row};
 use crate::{
-    OpenError, Receipt,
+    OpenError, PaymentRecord, Receipt,
     claims::{ClaimKey, Claims},
     test_payment::payment,
 };
@@ -53,6 +55,23 @@ fn keys_and_rows_survive_their_bytes() {
     let (again, before) = (read.payment(&key).unwrap(), payment(7));
     assert_eq!(again.facilitator_body, before.facilitator_body);
     assert_eq!((again.terms, again.authorization), (before.terms, before.authorization));
+}
+
+/// A payment that Permit2 keeps the nonce of, to be settled for less than was authorised.
+#[test]
+fn a_metered_payment_can_be_asked_about_again() {
+    let mut metered = payment(8);
+    metered.terms.scheme = Scheme::Upto;
+    metered.authorization.kind = AuthorizationKind::Upto { facilitator: Address::repeat_byte(7) };
+    metered.charge = 7.into();
+    let key = metered.replay_key();
+    assert_ne!(key.contract, metered.terms.asset.address);
+    let mut row = Row::new(&"weather".parse().unwrap(), "f", B256::ZERO, &metered);
+    row.ask = Ask::of(&metered).map(Box::new);
+    let row: Row = serde_json::from_slice(&serde_json::to_vec(&row).unwrap()).unwrap();
+    let again = row.payment(&key).unwrap();
+    assert_eq!((again.replay_key(), again.charge, again.terms, again.authorization), (key, 7.into(), metered.terms, metered.authorization));
+    assert_eq!(PaymentRecord::of(&key, &row).symbol.as_deref(), Some("USDC"));
 }
 
 /// A file written by this format must be readable for ever: a change here needs a migration.
@@ -196,6 +215,33 @@ fn hostile_files_are_refused_and_left_alone() {
     assert!(matches!(Journal::open(dir.path()), Err(OpenError::Journal { .. })), "a folder");
 }
 
+/// Format 2 differs in its number only: its rows are of payments that the token keeps the nonce of.
+#[tokio::test]
+async fn a_journal_of_format_2_is_brought_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("j");
+    {
+        let (journal, _) = Journal::open(&path).unwrap();
+        reserve(&journal, 1).await.unwrap().release().await;
+        journal.flush().await.unwrap();
+    }
+    // The writer lets go a moment later.
+    let open =
+        || (0..400).find_map(|_| Database::create(&path).ok().or_else(|| (thread::sleep(Duration::from_millis(5)), None).1)).unwrap();
+    let format = || TableDefinition::<&str, u64>::new("meta");
+    {
+        let database = open();
+        let txn = database.begin_write().unwrap();
+        txn.open_table(format()).unwrap().insert("format", 2).unwrap();
+        txn.commit().unwrap();
+    }
+    let (journal, _) = Journal::open(&path).unwrap();
+    assert_eq!(state(&journal, 1), Some(State::Released));
+    drop(journal);
+    let found = open().begin_read().unwrap().open_table(format()).unwrap().get("format").unwrap().unwrap().value();
+    assert_eq!(found, 3);
+}
+
 #[test]
 fn another_format_is_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -205,7 +251,7 @@ fn another_format_is_refused() {
     txn.open_table(TableDefinition::<&str, u64>::new("meta")).unwrap().insert("format", 99).unwrap();
     txn.commit().unwrap();
     drop(database);
-    assert!(matches!(Journal::open(&path), Err(OpenError::Format { found: 99, known: 2, .. })));
+    assert!(matches!(Journal::open(&path), Err(OpenError::Format { found: 99, known: 3, .. })));
 }
 
 /// A disk that can be full.
