@@ -246,12 +246,16 @@ async fn the_chain_tells_payments_of_one_payer_apart() {
 /// An offer that takes the same token in several ways, written as a person would.
 fn sell(stack: &Stack, name: &str, upstream: &Upstream, payee: Address, facilitator: Option<&str>, ways: &[&str]) {
     let payment = |way: &&str| {
+        let price = match *way {
+            "upto" => json!({ "perUnit": "0.0005", "unit": "page", "maxUnits": 2 }),
+            _ => json!({ "perRequest": "0.001" }),
+        };
         let (scheme, method) = if *way == "upto" { ("upto", "eip3009") } else { ("exact", *way) };
         json!({
             "scheme": scheme,
             "network": "base-sepolia",
             "payTo": payee.to_checksum(None),
-            "price": { "perRequest": "0.001" },
+            "price": price,
             "asset": {
                 "address": USDC.to_checksum(None), "symbol": "USDC", "decimals": 6, "transferMethod": method,
                 "eip712Name": "USDC", "eip712Version": "2",
