@@ -177,7 +177,7 @@ impl Cluster {
 
     /// Where buyers come in: the public URL of `stack.yaml`, else the Gateway's own address.
     async fn site(&self) -> Result<Site, ClusterError> {
-        let mut site = Site { cluster: true, loopback: false, public_url: self.config.public_url.clone() };
+        let mut site = Site { cluster: true, public_url: self.config.public_url.clone(), ..Site::default() };
         if site.public_url.is_none() {
             let (namespace, name) = &self.config.ingress.gateway;
             let Some((resource, _)) = resource("gateway.networking.k8s.io/v1", "Gateway") else { return Ok(site) };
