@@ -12,6 +12,7 @@
 pub mod admission;
 mod amount;
 mod model;
+mod model_state;
 mod name;
 mod network;
 mod path;
@@ -25,6 +26,8 @@ pub use alloy_primitives::{Address, B256, U256};
 pub use amount::{Amount, AmountError, Price, PriceError};
 pub use model::{Model, ModelSpec, Runtime, WhenUncounted};
 pub use name::{Hostname, NameError, Namespace, OfferName};
+pub use model_state::ModelState;
+pub use name::{Hostname, NameError, OfferName};
 pub use network::{Asset, Network, SANDBOX, TransferMethod, networks};
 pub use path::{CanonicalPath, PathError};
 pub use rate::{Demand, Rate};
