@@ -24,6 +24,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     control::{OfferView, Skipped},
+    inference::Models,
     tree::{Tree, plan_items},
     view::{local_site, view},
     watch::Change,
@@ -77,6 +78,7 @@ pub(crate) struct Keeper {
     table: TableHandle,
     prober: Prober,
     targets: BTreeMap<Key, (Arc<OfferState>, Option<Target>)>,
+    models: Option<Models>,
     /// Told of an offer when it comes or changes: its facilitators are to be known.
     announce: Announce,
     dirty: BTreeSet<Change>,
@@ -108,6 +110,7 @@ impl Keeper {
             table,
             prober,
             targets: BTreeMap::new(),
+            models: None,
             announce: Box::new(|_| ()),
             dirty: BTreeSet::new(),
             debounce: None,
@@ -123,6 +126,11 @@ impl Keeper {
     /// Has published offers told to `announce`.
     pub(crate) fn announcing(self, announce: impl Fn(&Offer) + Send + 'static) -> Self {
         Self { announce: Box::new(announce), ..self }
+    }
+
+    /// Has the models of published offers served.
+    pub(crate) fn serving(self, models: Models) -> Self {
+        Self { models: Some(models), ..self }
     }
 
     /// Only `sync` changes what is served from now on.
@@ -267,6 +275,10 @@ impl Keeper {
 
     /// Tells the prober what to probe, if that changed: the upstream of what is served, while it is.
     fn aim(&mut self) {
+        if let Some(models) = &mut self.models {
+            let served = self.state.offers.values().filter(|offer| offer.is_routed()).filter_map(|offer| offer.served.as_ref());
+            models.set(served.map(|version| version.offer.as_ref()));
+        }
         let before = self.targets.len();
         self.targets.retain(|key, _| self.state.offers.contains_key(key));
         let mut changed = self.targets.len() != before;
@@ -324,7 +336,8 @@ impl Keeper {
         let one = |(key, state): (&Key, &Arc<OfferState>)| {
             let target = self.targets.get(key).and_then(|(_, target)| target.as_ref());
             let probe = target.and_then(|target| self.prober.last(target));
-            view(state, self.tree.slices.get(key), probe.as_ref(), &site)
+            let model = self.models.as_ref().and_then(|models| models.state(key.0.as_str()));
+            view(state, self.tree.slices.get(key), probe.as_ref(), model.as_ref(), &site)
         };
         self.state.offers.iter().filter(|(key, _)| wanted(key)).map(one).collect()
     }

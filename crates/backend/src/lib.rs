@@ -11,6 +11,7 @@ pub mod systemd;
 mod chains;
 mod config;
 mod files;
+mod inference;
 mod keeper;
 mod node;
 mod play;

@@ -26,6 +26,7 @@ use crate::{
     chains::Chains,
     control::{Control, FacilitatorView, NodeStatus, PaymentCounts},
     files::{ControlSocket, Lock, make_private},
+    inference::{Door, Models},
     keeper::{Event, Keeper, Report},
     play::{PlayFacilitator, PlayMoney, PlayView},
     watch::Watch,
@@ -41,6 +42,7 @@ pub struct Node {
     control: ControlSocket,
     cashier: Cashier,
     play: Arc<PlayMoney>,
+    models: Door,
     // Last, so that it is given back when all else is gone.
     _lock: Lock,
 }
@@ -63,7 +65,8 @@ impl Node {
         let play = Arc::new(PlayMoney::at(dirs.state.join("sandbox.chain")));
         let chains = Chains::open(&stack)?;
         let cashier = Cashier::open(cashier_config(&config, &stack, &play, chains)).await?;
-        Ok(Self { config, stack, addresses, public, admin, control, cashier, play, _lock: lock })
+        let models = Door::open().await?;
+        Ok(Self { config, stack, addresses, public, admin, control, cashier, play, models, _lock: lock })
     }
 
     /// Where it listens.
@@ -76,7 +79,7 @@ impl Node {
     /// # Errors
     /// [`NodeError::Gateway`] when the gateway ends by itself.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), NodeError> {
-        let Self { config, stack, addresses, public, admin, control, cashier, play, _lock } = self;
+        let Self { config, stack, addresses, public, admin, control, cashier, play, models: door, _lock } = self;
         let ending = shutdown.child_token();
         let table = TableHandle::default();
         let prober = Prober::new();
@@ -84,6 +87,9 @@ impl Node {
         let known = cashier.clone();
         let keeper = Keeper::new(StackDir::at(&config.dirs.config), site, addresses.public, table.clone(), prober.clone())
             .announcing(move |offer| known.watch_offer(offer));
+        let models = Models::new(tokio::runtime::Handle::current());
+        let directory = models.directory();
+        let keeper = keeper.serving(models);
         let (events, inbox) = std::sync::mpsc::channel();
         let telling = AbortOnDropHandle::new(tokio::spawn(tell_who_settles(cashier.clone(), events.clone())));
         let stop = StopOnDrop(events.clone());
@@ -103,8 +109,11 @@ impl Node {
             let served = served.clone();
             async move { answers.serve(&control.listener, served).await }
         });
+        let gateway_config = GatewayConfig { inference: Some(door.key()), ..gateway_config(&stack) };
+        // Models are served as long as the gateway may ask them.
+        tokio::spawn(door.serve(directory, served.clone()));
         let served = served.drop_guard();
-        let gateway = Gateway::new(gateway_config(&stack), table, cashier.clone());
+        let gateway = Gateway::new(gateway_config, table, cashier.clone());
         let ended = gateway.run(public, admin, ending.clone()).await;
         let early = !ending.is_cancelled();
         ending.cancel();

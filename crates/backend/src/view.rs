@@ -1,13 +1,19 @@
 //! Offers as the control socket shows them.
 
-use obol_offer::Offer;
+use obol_offer::{ModelState, Offer};
 use obol_reconcile::{OfferState, Probe, Refusal, Site, public_url};
 use obol_stackdir::Diagnostic;
 
 use crate::{control::OfferView, tree::Loaded};
 
 /// One offer. `site` has the address that people on this machine would use.
-pub(crate) fn view(state: &OfferState, loaded: Option<&Loaded>, probe: Option<&Probe>, site: &Site) -> OfferView {
+pub(crate) fn view(
+    state: &OfferState,
+    loaded: Option<&Loaded>,
+    probe: Option<&Probe>,
+    model: Option<&ModelState>,
+    site: &Site,
+) -> OfferView {
     let offer = state.shown().map(|version| version.offer.as_ref());
     let mut diagnostics = loaded.map(|loaded| loaded.diagnostics.clone()).unwrap_or_default();
     if let (Some(refusal), Some(loaded)) = (&state.refusal, loaded.filter(|loaded| loaded.slice.version.is_ok())) {
@@ -19,7 +25,7 @@ pub(crate) fn view(state: &OfferState, loaded: Option<&Loaded>, probe: Option<&P
         price: offer.map(Offer::price).unwrap_or_default(),
         network: offer.map(networks).unwrap_or_default(),
         url: offer.and_then(|offer| public_url(offer, site)).unwrap_or_default(),
-        status: state.status(probe),
+        status: state.status(probe, model),
         current: state.refusal.is_none(),
         diagnostics,
     }

@@ -11,7 +11,7 @@ use hyper::{
     body::{Body as _, Incoming},
     upgrade::OnUpgrade,
 };
-use obol_offer::Terms;
+use obol_offer::{OfferKind, Terms};
 use obol_settle::{Captured, Delivery, PaymentPermit, Receipt, Refusal, StoredAnswer};
 use obol_x402::MatchedPayment;
 use tokio::sync::OwnedSemaphorePermit;
@@ -25,7 +25,7 @@ use crate::{
     metrics::NetworkLabel,
     permit::{Passage, Spent},
     problem::{self, Problem},
-    proxy::{UpstreamError, upstream_uri},
+    proxy::{UpstreamError, inference_uri, upstream_uri},
     respond::{self, Answer, Reason},
     serve::{Shared, Visit, known_length},
     upgrade,
@@ -77,6 +77,9 @@ impl Shared {
     pub(crate) async fn forward(&self, mut visit: Visit, mut request: Request<Incoming>) -> Answer {
         let offer = visit.entry.offer.clone();
         let limits = &offer.limits;
+        if offer.kind == OfferKind::Inference && self.config.inference.is_none() {
+            return respond::problem(&problem::upstream_unreachable());
+        }
         let Some(in_flight) = visit.state.enter(limits.max_in_flight) else {
             let message = "as many requests as this offer takes are in progress";
             return respond::problem(&problem::too_many_requests("too_many_in_flight", message, Duration::from_secs(1)));
@@ -208,12 +211,22 @@ impl Shared {
     ) -> Result<Request<RequestBody>, http::Error> {
         let offer = &visit.entry.offer;
         let (mut parts, body) = request.into_parts();
-        parts.uri = upstream_uri(offer, &visit.path, parts.uri.query())?;
+        let inference = self.config.inference.as_ref().filter(|_| offer.kind == OfferKind::Inference);
+        parts.uri = match inference {
+            Some(inference) => inference_uri(offer, &visit.path, inference.place)?,
+            None => upstream_uri(offer, &visit.path, parts.uri.query())?,
+        };
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
         let prefix = offer.path.as_str().trim_end_matches('/');
         let about = Forwarded { peer: visit.peer, proto: visit.proto, host: &visit.host, prefix, request_id: &visit.id };
         headers::to_upstream(&mut parts.headers, &about);
+        if let Some(inference) = inference {
+            // The buyer's own is for the gateway, if for anybody, and never for a model server.
+            parts.headers.insert(header::AUTHORIZATION, HeaderValue::try_from(format!("Bearer {}", inference.secret))?);
+            // Usage is told in a trailer, which is sent only to whoever takes them.
+            parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
         if let Some(permit) = permit {
             let payment = permit.payment();
             parts.headers.insert(headers::PAYER, HeaderValue::try_from(payment.authorization.from.to_string())?);

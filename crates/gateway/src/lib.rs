@@ -65,6 +65,32 @@ pub struct GatewayConfig {
     pub upstream_timeout: Duration,
     /// How long a drain waits for requests in progress.
     pub drain_timeout: Duration,
+    /// Where offers of models are served; none is, when absent.
+    pub inference: Option<Inference>,
+}
+
+/// Where offers of models are served, each at `/<offer>/`: never at the model server itself.
+#[derive(Clone)]
+pub struct Inference {
+    /// Which of its listeners.
+    pub place: InferencePlace,
+    /// What the gateway shows so that it is served.
+    pub secret: String,
+}
+
+impl std::fmt::Debug for Inference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inference").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+/// Where the inference service listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InferencePlace {
+    /// One listener for all offers.
+    At(SocketAddr),
+    /// In a cluster: port 8403 of the Service `<offer>-inference`, in namespace `obol-offers`.
+    Services,
 }
 
 impl Default for GatewayConfig {
@@ -78,6 +104,7 @@ impl Default for GatewayConfig {
             challenge_rate: 0,
             upstream_timeout: Duration::from_secs(300),
             drain_timeout: Duration::from_secs(30),
+            inference: None,
         }
     }
 }

@@ -16,10 +16,15 @@ use hyper_util::{
 use obol_offer::{CanonicalPath, Offer, Upstream};
 
 use crate::{
+    InferencePlace,
     body::{Progress, RequestBody, RequestBodyError},
     permit::{Passage, Spent},
     problem::{self, Problem},
 };
+
+/// Where offers live in a cluster, and the port of the service before a model.
+const OFFERS_NAMESPACE: &str = "obol-offers";
+const INFERENCE_PORT: u16 = 8403;
 
 type HttpClient = Client<HttpsConnector<HttpConnector>, RequestBody>;
 
@@ -139,6 +144,17 @@ fn cause(error: &hyper_util::client::legacy::Error, progress: Option<&Progress>)
         _ if error.is_connect() => UpstreamError::Unreachable,
         _ => UpstreamError::Failed,
     }
+}
+
+/// Where a request for a model goes: the service that stands before the model server.
+pub(crate) fn inference_uri(offer: &Offer, path: &CanonicalPath, place: InferencePlace) -> Result<Uri, http::Error> {
+    let authority = match place {
+        InferencePlace::At(address) => address.to_string(),
+        InferencePlace::Services => format!("{}-inference.{OFFERS_NAMESPACE}.svc:{INFERENCE_PORT}", offer.name),
+    };
+    let prefix = offer.path.as_str().trim_end_matches('/');
+    let rest = path.as_str().strip_prefix(prefix).unwrap_or(path.as_str());
+    Uri::builder().scheme("http").authority(authority).path_and_query(format!("/{}{rest}", offer.name)).build()
 }
 
 /// Where a request goes: the upstream's base, the path behind the offer's own, the buyer's query.

@@ -2,6 +2,7 @@
 
 use std::{fmt, time::Duration};
 
+use obol_offer::{Offer, Runtime, Upstream};
 use url::Url;
 
 /// A secret: never printed, compared without telling where it differs.
@@ -69,15 +70,62 @@ pub struct ModelConfig {
     pub pull: bool,
 }
 
-/// Kinds of model servers that need something of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Runtime {
-    /// Ollama: loads models on demand and can fetch them.
-    Ollama,
-    /// vLLM: counts usage in every event.
-    Vllm,
-    /// A service that knows `max_completion_tokens` only.
-    OpenAi,
-    /// Any other.
-    Other,
+impl ModelConfig {
+    /// How a checked offer is served; `None` where it sells no model, or its server is nowhere that
+    /// can be written as a URL.
+    pub fn of(offer: &Offer, credential: Option<Secret>) -> Option<Self> {
+        let model = offer.model.as_ref()?;
+        let size = |bound: u32| usize::try_from(bound).unwrap_or(usize::MAX);
+        Some(Self {
+            offer: offer.name.to_string(),
+            name: model.name.clone(),
+            upstream_name: model.upstream_name.clone(),
+            upstream: base(&offer.upstream)?,
+            credential,
+            runtime: model.runtime,
+            max_tokens: model.max_tokens.into(),
+            max_body_bytes: size(model.max_prompt_bytes),
+            concurrency: model.concurrency.map_or(usize::MAX, size),
+            queue: size(model.queue),
+            first_token_timeout: model.first_token_timeout,
+            token_timeout: model.token_timeout,
+            pull: model.pull,
+        })
+    }
+}
+
+/// The model server's base URL. People write it with and without the `/v1` of its calls.
+fn base(upstream: &Upstream) -> Option<Url> {
+    let mut url = match upstream {
+        Upstream::Url(url) => url.clone(),
+        Upstream::Host { port } => Url::parse(&format!("http://127.0.0.1:{port}")).ok()?,
+        Upstream::Service { name, namespace, port } => Url::parse(&format!("http://{name}.{namespace}.svc:{port}")).ok()?,
+    };
+    let path = url.path().trim_end_matches('/');
+    let path = path.strip_suffix("/v1").unwrap_or(path).to_owned();
+    url.set_path(&path);
+    Some(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_is_read_with_and_without_v1() {
+        let read = |url: &str| base(&Upstream::Url(url.parse().unwrap())).unwrap().to_string();
+        assert_eq!(read("http://h:1/v1"), "http://h:1/");
+        assert_eq!(read("http://h:1/v1/"), "http://h:1/");
+        assert_eq!(read("https://h/openai/v1"), "https://h/openai");
+        assert_eq!(read("https://h/openai"), "https://h/openai");
+        assert_eq!(base(&Upstream::Host { port: 11434 }).unwrap().as_str(), "http://127.0.0.1:11434/");
+    }
+
+    #[test]
+    fn secrets_are_compared_whole_and_never_shown() {
+        let secret = Secret::new(" abc\n");
+        assert!(secret.is(b"abc") && !secret.is(b"abd") && !secret.is(b"ab") && !secret.is(b"abcd") && !secret.is(b""));
+        assert!(!Secret::new("\n").is(b"") && Secret::new("\n").is_empty());
+        assert_eq!(format!("{secret:?}"), "Secret(…)");
+    }
 }

@@ -29,6 +29,6 @@ mod slots;
 mod stream;
 mod whole;
 
-pub use config::{ModelConfig, Runtime, Secret};
+pub use config::{ModelConfig, Secret};
 pub use model::Model;
 pub use service::Directory;

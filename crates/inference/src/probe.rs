@@ -4,12 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::Method;
-use obol_offer::ModelState;
+use obol_offer::{ModelState, Runtime};
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
-    config::Runtime,
     model::Model,
     pull,
     upstream::{Upstream, UpstreamError},

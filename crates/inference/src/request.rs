@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 
+use obol_offer::Runtime;
 use serde_json::{Value, value::RawValue};
 
 use crate::{
-    config::{ModelConfig, Runtime},
+    config::ModelConfig,
     fields::{self, Field},
     json::{self, Members, Writer},
     problem::Problem,

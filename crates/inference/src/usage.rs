@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::json::Members;
 
 /// Name of the report, as header or trailer. RFC 8941 dictionary of integers.
-pub const USAGE: http::HeaderName = http::HeaderName::from_static("x-obol-usage");
+pub const USAGE: http::HeaderName = http::HeaderName::from_static(obol_offer::USAGE_FIELD);
 
 /// Tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,5 +119,11 @@ mod tests {
         assert_eq!(Report::Counted(Usage { cached: 8, ..usage }).to_string(), "input=12, output=34, cached=8");
         assert_eq!(Report::Cut(usage).to_string(), "input=12, output=34, cut=1");
         assert_eq!(Report::Uncounted.to_string(), "uncounted=1");
+        let read = |report: Report| obol_offer::Usage::parse(&report.to_string());
+        let told = Some(obol_offer::Usage::Tokens { input: 12, output: 34 });
+        assert_eq!(
+            (read(Report::Counted(Usage { cached: 8, ..usage })), read(Report::Cut(usage)), read(Report::Uncounted)),
+            (told, told, None)
+        );
     }
 }

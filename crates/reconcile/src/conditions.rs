@@ -1,6 +1,6 @@
 //! Conditions: what was observed of an offer, in a fixed order.
 
-use obol_offer::{Condition, ConditionKind, ConditionStatus, OfferKind, OfferStatus};
+use obol_offer::{Condition, ConditionKind, ConditionStatus, ModelState, OfferKind, OfferStatus};
 use time::OffsetDateTime;
 
 use crate::{
@@ -33,6 +33,12 @@ pub struct Probe {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding(pub ConditionStatus, pub &'static str, pub String);
 
+impl From<&ModelState> for Finding {
+    fn from(state: &ModelState) -> Self {
+        Self(state.status(), state.reason(), state.message())
+    }
+}
+
 /// What others than the pass found out about an offer that has a route. Where nothing is said, the
 /// pass speaks for itself: its table is what is served.
 #[derive(Clone, Debug, Default)]
@@ -48,9 +54,11 @@ pub struct Observed {
 }
 
 impl OfferState {
-    /// The offer's status, given the last probe of its upstream (none: nobody has looked yet).
-    pub fn status(&self, probe: Option<&Probe>) -> OfferStatus {
-        self.observed(Observed { upstream: Some(upstream(probe)), ..Observed::default() })
+    /// The offer's status, given the last probe of its upstream and of its model (none: nobody has
+    /// looked yet).
+    pub fn status(&self, probe: Option<&Probe>, model: Option<&ModelState>) -> OfferStatus {
+        let model = (self.kind == OfferKind::Inference).then(|| model.unwrap_or(&ModelState::Unknown).into());
+        self.observed(Observed { model, upstream: Some(upstream(probe)), ..Observed::default() })
     }
 
     /// The offer's status, given what was observed elsewhere.

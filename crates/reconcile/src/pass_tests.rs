@@ -21,7 +21,7 @@ fn reasons(status: &OfferStatus) -> Vec<String> {
 }
 
 fn reason(state: &State, name: &str, kind: ConditionKind) -> String {
-    let status = state_of(state, name).status(None);
+    let status = state_of(state, name).status(None, None);
     let condition = status.condition(kind).unwrap();
     format!("{:?}/{}", condition.status, condition.reason)
 }
@@ -38,7 +38,7 @@ fn listed(state: &State) -> Vec<String> {
 fn an_offer_that_is_well_is_ready() {
     let state = pass(&[slice("a", spec("/a"))], &State::default());
     let probe = Probe { health: Health::Healthy, at: at("12:00:01") };
-    let status = state_of(&state, "a").status(Some(&probe));
+    let status = state_of(&state, "a").status(Some(&probe), None);
     assert_eq!(
         reasons(&status),
         [
@@ -59,7 +59,7 @@ fn an_offer_that_is_well_is_ready() {
 fn a_sick_upstream_shows_and_keeps_its_route() {
     let state = pass(&[slice("a", spec("/a"))], &State::default());
     let probe = Probe { health: Health::Unhealthy("connection refused".into()), at: at("12:00:01") };
-    let status = state_of(&state, "a").status(Some(&probe));
+    let status = state_of(&state, "a").status(Some(&probe), None);
     let upstream = status.condition(ConditionKind::UpstreamHealthy).unwrap();
     assert_eq!((upstream.status, upstream.reason.as_str()), (ConditionStatus::False, "Unhealthy"));
     assert_eq!(upstream.message, "connection refused at 2026-11-23T12:00:01Z");
@@ -271,7 +271,7 @@ fn tree() -> impl Strategy<Value = Vec<Slice>> {
 /// All that can be seen of a state.
 fn seen(state: &State) -> String {
     let routes: Vec<_> = (0..5).map(|p| found(state, &format!("/p{p}/x"))).collect();
-    let statuses: Vec<_> = state.offers.values().map(|offer| reasons(&offer.status(None))).collect();
+    let statuses: Vec<_> = state.offers.values().map(|offer| reasons(&offer.status(None, None))).collect();
     format!("{routes:?} {statuses:?} {:?} {}", state.wake, catalog(state))
 }
 

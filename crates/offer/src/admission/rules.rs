@@ -125,6 +125,13 @@ pub(super) fn rules() -> Vec<Rule> {
              !(has(self.payments) && self.payments.exists(p, has(p.price.perMTok))))",
             "only a model is sold by tokens; add `model:` with its name, or use perUnit",
         ),
+        rule(
+            "model_missing",
+            "OfferSpec",
+            None,
+            "has(self.model) || self.type != 'inference'",
+            "an inference offer sells one model; name it in `model:`",
+        ),
         rule("model_kind", "OfferSpec", None, "!has(self.model) || self.type == 'inference'", "an http offer sells no model"),
         shape("model_name", "ModelSpec", "name", &MODEL_NAME, "write it as the model server lists it"),
         shape("model_name", "ModelSpec", "upstreamName", &MODEL_NAME, "write it as the model server lists it"),

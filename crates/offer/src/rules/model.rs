@@ -26,7 +26,13 @@ pub(crate) const KEYS: [&str; 6] = ["sk-", "sk_", "hf_", "gsk_", "xai-", "nvapi-
 
 impl Checker {
     pub(super) fn model(&mut self, spec: &OfferSpec) -> Option<Model> {
-        let model = spec.model.as_ref()?;
+        let Some(model) = spec.model.as_ref() else {
+            if spec.kind == OfferKind::Inference {
+                let fix = "write `model:` with the `name` of the model, or `type: http`";
+                self.refuse("model_missing", "spec.model", "an inference offer sells one model, and none is named", fix);
+            }
+            return None;
+        };
         if spec.kind != OfferKind::Inference {
             self.refuse("model_kind", "spec.model", "an http offer sells no model", "write `type: inference`, or remove `model`");
         }

@@ -202,7 +202,8 @@ fn prices_that_are_not_one_price_are_refused() {
         unit(|p| *p = PriceSpec { per_unit: Some("1".into()), max_units: Some(2), unit: Some("a b".into()), ..PriceSpec::default() }),
         [("price_unit", "unit".to_owned())]
     );
-    assert_eq!(model_codes(|s| s.model = None), at("price_per_token", ".perMTok"));
+    let nothing = ("model_missing", "spec.model".to_owned());
+    assert_eq!(model_codes(|s| s.model = None), [vec![nothing], at("price_per_token", ".perMTok")].concat());
 }
 
 #[test]
