@@ -68,6 +68,9 @@ pub enum NodeError {
     /// The journal cannot be opened.
     #[error(transparent)]
     Journal(#[from] obol_settle::OpenError),
+    /// The URL of the journal's database cannot be read.
+    #[error("the URL of the journal's database: {0}")]
+    JournalUrl(String),
     /// The sandbox cannot start.
     #[error("the sandbox cannot start: {0}")]
     Sandbox(String),
@@ -96,7 +99,7 @@ impl NodeError {
             Self::Listen { .. } => "listen",
             Self::Stack(_) => "stack_invalid",
             Self::SocketPath(_) => "socket_path",
-            Self::Journal(_) => "journal",
+            Self::Journal(_) | Self::JournalUrl(_) => "journal",
             Self::Sandbox(_) => "sandbox",
             Self::Chain { .. } => "chain",
             Self::Gateway(_) => "gateway",

@@ -12,6 +12,7 @@ mod chains;
 mod config;
 mod files;
 mod inference;
+mod journal;
 mod keeper;
 mod node;
 mod play;
@@ -20,5 +21,6 @@ mod view;
 mod watch;
 
 pub use config::{Addresses, NodeConfig, NodeError};
+pub use journal::{JOURNAL_URL, shared_journal};
 pub use node::Node;
 pub use tree::plan_items;

@@ -27,6 +27,7 @@ use crate::{
     control::{Control, FacilitatorView, NodeStatus, PaymentCounts},
     files::{ControlSocket, Lock, make_private},
     inference::{Door, Models},
+    journal::shared_journal,
     keeper::{Event, Keeper, Report},
     play::{PlayFacilitator, PlayMoney, PlayView},
     watch::Watch,
@@ -64,7 +65,8 @@ impl Node {
         let addresses = Addresses { public: local(&public)?, admin: local(&admin)? };
         let play = Arc::new(PlayMoney::at(dirs.state.join("sandbox.chain")));
         let chains = Chains::open(&stack)?;
-        let cashier = Cashier::open(cashier_config(&config, &stack, &play, chains)).await?;
+        let shared = shared_journal(&stack.journal)?;
+        let cashier = Cashier::open(CashierConfig { shared, ..cashier_config(&config, &stack, &play, chains) }).await?;
         let models = Door::open().await?;
         Ok(Self { config, stack, addresses, public, admin, control, cashier, play, models, _lock: lock })
     }

@@ -8,6 +8,8 @@ pub mod buyers;
 pub mod cluster;
 pub mod facilitators;
 pub mod forge;
+pub mod generous;
+pub mod postgres;
 pub mod process;
 pub mod stack;
 pub mod upstream;

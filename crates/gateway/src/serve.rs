@@ -13,7 +13,7 @@ use hyper::body::{Body as _, Incoming};
 use obol_offer::CanonicalPath;
 use obol_reconcile::{Entry, RouteTable};
 use obol_settle::Cashier;
-use obol_x402::{MatchedPayment, Mismatch, Payment, PaymentHeaders, match_payment, wire};
+use obol_x402::{MatchedPayment, Mismatch, Payment, PaymentHeaders, ReplayKey, match_payment, wire};
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -80,6 +80,35 @@ pub(crate) struct Visit {
 enum Decision {
     Answer(Answer, Option<Arc<OfferState>>),
     Forward(Box<Visit>),
+    Mismatch(Box<Mismatched>),
+}
+
+/// A payment that is not what is asked for now. The journal may know it, and is asked first.
+struct Mismatched {
+    entry: Arc<Entry>,
+    state: Arc<OfferState>,
+    url: String,
+    html: bool,
+    known: Unmatched,
+}
+
+/// What the journal is asked about such a payment.
+struct Unmatched {
+    keys: Vec<ReplayKey>,
+    digest: [u8; 32],
+    mismatch: Mismatch,
+}
+
+/// Why a request has no payment that could be admitted.
+enum NoPayment {
+    Answered(Box<Answer>),
+    Mismatch(Box<Unmatched>),
+}
+
+impl From<Answer> for NoPayment {
+    fn from(answer: Answer) -> Self {
+        Self::Answered(Box::new(answer))
+    }
 }
 
 impl From<problem::Problem> for Decision {
@@ -126,6 +155,16 @@ impl Shared {
                     log.finish(answer)
                 }))
             }
+            Decision::Mismatch(mismatched) => {
+                let shared = self.clone();
+                let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+                Served::Later(Box::pin(async move {
+                    let answer = shared.mismatched(&mismatched).await;
+                    mismatched.state.count(answer.status());
+                    tracing::debug!(request_id = ?log.id, %peer, %method, path, status = answer.status().as_u16());
+                    log.finish(answer)
+                }))
+            }
         }
     }
 
@@ -165,7 +204,11 @@ impl Shared {
         let url = self.resource_url(proto, host, &path, request.uri().query());
         let payment = match self.payment(table, entry, &state, &url, request, peer) {
             Ok(payment) => payment,
-            Err(answer) => return Decision::Answer(*answer, Some(state)),
+            Err(NoPayment::Answered(answer)) => return Decision::Answer(*answer, Some(state)),
+            Err(NoPayment::Mismatch(known)) => {
+                let html = respond::wants_html(request.headers());
+                return Decision::Mismatch(Box::new(Mismatched { entry: entry.clone(), state, url, html, known: *known }));
+            }
         };
         let (entry, host, id) = (entry.clone(), host.to_owned(), id.clone());
         Decision::Forward(Box::new(Visit { entry, state, path, host, proto, url, peer, id, payment }))
@@ -180,41 +223,45 @@ impl Shared {
         url: &str,
         request: &Request<Incoming>,
         peer: IpAddr,
-    ) -> Result<Option<MatchedPayment>, Box<Answer>> {
+    ) -> Result<Option<MatchedPayment>, NoPayment> {
         let Some(quote) = &entry.quote else { return Ok(None) };
         let headers = request.headers();
         if respond::is_preflight(request.method(), headers) {
-            return Err(Box::new(respond::preflight(headers)));
+            return Err(respond::preflight(headers).into());
         }
         let raw = |name| headers.get_all(name).into_iter().map(HeaderValue::as_bytes).collect();
         let decoded = match obol_x402::decode(&PaymentHeaders { v2: raw(wire::PAYMENT_SIGNATURE), v1: raw(wire::X_PAYMENT) }) {
             Ok(decoded) => decoded,
             Err(error) => {
                 state.count_payment(&self.metrics, None, error.code());
-                return Err(Box::new(respond::problem(&problem::payment_header(&error))));
+                return Err(respond::problem(&problem::payment_header(&error)).into());
             }
         };
-        let html = respond::wants_html(headers);
         let Some(payment) = decoded else {
             if let Err(wait) = self.clients.take(peer, self.clock) {
                 let message = "too many requests without a payment from this address";
-                return Err(Box::new(respond::problem(&problem::too_many_requests("challenge_rate", message, wait))));
+                return Err(respond::problem(&problem::too_many_requests("challenge_rate", message, wait)).into());
             }
             state.challenges.inc();
-            return Err(Box::new(respond::challenge(entry, quote, url, None, html)));
+            return Err(respond::challenge(entry, quote, url, None, respond::wants_html(headers)).into());
         };
         match_any(table, entry, &payment, url).map(Some).map_err(|mismatch| {
-            // A 402 invites a second signature, so it is said only of a payment that moved nothing.
-            let keys = payment.replay_keys(quote);
-            if let Some(refusal) = self.cashier.what_became_of(&keys, payment.digest()) {
-                state.count_payment(&self.metrics, None, refusal.code());
-                let terms = quote.terms().iter().find(|terms| keys.iter().any(|key| key.chain_id == terms.network.chain_id));
-                return Box::new(not_again(refusal, terms));
-            }
-            state.count_payment(&self.metrics, None, mismatch.code());
-            let reason = Reason { code: mismatch.code(), message: mismatch.to_string(), hint: hint(&mismatch) };
-            Box::new(respond::challenge(entry, quote, url, Some(&reason), html))
+            NoPayment::Mismatch(Box::new(Unmatched { keys: payment.replay_keys(quote), digest: payment.digest(), mismatch }))
         })
+    }
+
+    /// A 402 invites a second signature, so it is said only of a payment that moved nothing.
+    async fn mismatched(&self, Mismatched { entry, state, url, html, known }: &Mismatched) -> Answer {
+        let Unmatched { keys, digest, mismatch } = known;
+        let Some(quote) = &entry.quote else { return respond::problem(&problem::not_found()) };
+        if let Some(refusal) = self.cashier.what_became_of(keys, *digest).await {
+            state.count_payment(&self.metrics, None, refusal.code());
+            let terms = quote.terms().iter().find(|terms| keys.iter().any(|key| key.chain_id == terms.network.chain_id));
+            return not_again(refusal, terms);
+        }
+        state.count_payment(&self.metrics, None, mismatch.code());
+        let reason = Reason { code: mismatch.code(), message: mismatch.to_string(), hint: hint(mismatch) };
+        respond::challenge(entry, quote, url, Some(&reason), *html)
     }
 
     /// How buyers reach us. A tunnel on the same machine may say that it speaks TLS to them.

@@ -14,18 +14,21 @@ use tokio_util::{
 };
 
 use crate::{
-    CashierConfig, CashierStats, ChainViews, FacilitatorHealth, OpenError, PaymentPermit, Refusal,
+    CashierConfig, CashierStats, ChainViews, FacilitatorHealth, OpenError, PaymentPermit, Refusal, SharedJournal,
     claims::{Claim, ClaimKey, Claims, Taken},
     doubts::Doubts,
     http,
-    journal::{Journal, Row, WriteError},
+    journal::{Database, Journal, Reservation, Rounds, Row, WriteError, tend},
     ledger,
-    pool::Pool,
+    pool::{Member, Pool},
     recovery,
     refusal::Known,
     stats::Counters,
     supported::Supported,
 };
+
+/// How often it is looked whether a database, or what a process left in it, is there to be taken.
+const TAKEOVER_GLANCE: Duration = Duration::from_millis(250);
 
 /// Admits payments and captures money. Cheap to clone.
 #[derive(Clone)]
@@ -60,6 +63,9 @@ impl Cashier {
     /// # Errors
     /// [`OpenError`].
     pub async fn open(config: CashierConfig) -> Result<Self, OpenError> {
+        if let Some(shared) = config.shared.clone() {
+            return Self::open_shared(config, &shared).await;
+        }
         let path = config.journal.clone();
         let opened = tokio::task::spawn_blocking(move || Journal::open(&path)).await;
         let (journal, unknown) =
@@ -68,6 +74,33 @@ impl Cashier {
         let client = http::client().map_err(OpenError::Client)?;
         let this = Self::assemble(config, journal, unknown, client);
         tokio::spawn(ledger::keep_bounded(Arc::downgrade(&this.core), archiving, this.stop.token().clone()));
+        Ok(this)
+    }
+
+    /// A database that is merely not there is waited for in the background: nothing is lost, and
+    /// nothing is [recovered](Self::is_recovered) before.
+    async fn open_shared(config: CashierConfig, shared: &SharedJournal) -> Result<Self, OpenError> {
+        let database = Database::new(shared.url.expose(), shared.takeover).map_err(|cause| OpenError::Database { cause })?;
+        let (database, mut rounds) = (Arc::new(database), Rounds::default());
+        let (client, archiving) = (http::client().map_err(OpenError::Client)?, config.archiving);
+        let mut unknown = Vec::new();
+        while !rounds.is_settled {
+            match database.round(&mut rounds).await {
+                Ok(found) => unknown.extend(found),
+                Err(error) if error.is_final() => return Err(OpenError::Database { cause: error.to_string() }),
+                Err(error) => {
+                    tracing::warn!(%error, "the journal's database is not available yet");
+                    break;
+                }
+            }
+            if !rounds.is_settled {
+                tokio::time::sleep(TAKEOVER_GLANCE).await;
+            }
+        }
+        let this = Self::assemble(config, Journal::in_database(Arc::clone(&database)), unknown, client);
+        let core = Arc::downgrade(&this.core);
+        tokio::spawn(tend(core.clone(), database, rounds, this.stop.token().clone()));
+        tokio::spawn(ledger::keep_bounded(core, archiving, this.stop.token().clone()));
         Ok(this)
     }
 
@@ -93,7 +126,7 @@ impl Cashier {
         let mut open = Vec::with_capacity(unknown.len());
         for (key, row) in unknown {
             core.doubts.add(key, row.fingerprint, row.transaction);
-            open.push(recovery::Case { key, fingerprint: row.fingerprint });
+            open.push(recovery::Case { key, fingerprint: row.fingerprint, at_once: true });
         }
         let (done, recovered) = watch::channel(open.is_empty());
         tokio::spawn(recovery::run(Arc::downgrade(&core), cases, policy, open, first_look, done, stop.clone()));
@@ -101,16 +134,20 @@ impl Cashier {
     }
 
     /// Whether everything that an earlier run left open was looked at once, or
-    /// [`first_look`](CashierConfig::first_look) has passed. What is unknown then is recorded with the
+    /// [`first_look`](CashierConfig::first_look) has passed; never while the journal's database is not
+    /// connected. What is unknown then is recorded with the
     /// time of the next attempt.
     pub fn is_recovered(&self) -> bool {
-        *self.recovered.borrow()
+        *self.recovered.borrow() && self.core.journal.is_ready()
     }
 
     /// Waits until [`is_recovered`](Self::is_recovered).
     pub async fn recovered(&self) {
         // The sender goes only with the cashier.
         let _ = self.recovered.clone().wait_for(|recovered| *recovered).await;
+        while !self.core.journal.is_ready() {
+            tokio::time::sleep(TAKEOVER_GLANCE).await;
+        }
     }
 
     /// Claims the payment, has it verified, and reserves it durably for one request.
@@ -130,7 +167,10 @@ impl Cashier {
         let started = Instant::now();
         let key = payment.replay_key();
         let admitted = self.core.admit(offer, payment, facilitators, B256::from(fingerprint)).await;
-        let admitted = admitted.map_err(|refusal| self.core.replay(&key, refusal));
+        let admitted = match admitted {
+            Ok(permit) => Ok(permit),
+            Err(refusal) => Err(self.core.replay(&key, refusal).await),
+        };
         let counters = &self.core.counters;
         counters.admit_took(started.elapsed());
         match &admitted {
@@ -145,7 +185,7 @@ impl Cashier {
     ///
     /// `keys` are those it may be known under; only the very payload that was admitted then is
     /// told about it.
-    pub fn what_became_of(&self, keys: &[ReplayKey], payload_digest: [u8; 32]) -> Option<Refusal> {
+    pub async fn what_became_of(&self, keys: &[ReplayKey], payload_digest: [u8; 32]) -> Option<Refusal> {
         let told = |known: Known| {
             let fingerprint = known.fingerprint;
             known.refusal(fingerprint).filter(|refusal| !matches!(refusal, Refusal::Invalid { .. }))
@@ -158,10 +198,18 @@ impl Cashier {
                 None => {}
             }
         }
-        keys.iter().find_map(|key| match self.core.journal.read(key) {
-            Err(_) => Some(Refusal::JournalUnavailable),
-            Ok(row) => told(row.filter(|row| row.payload.0 == payload_digest)?.known()),
-        })
+        for key in keys {
+            match self.core.journal.read(key).await {
+                Err(_) => return Some(Refusal::JournalUnavailable),
+                Ok(row) => {
+                    let row = row.filter(|row| row.payload.0 == payload_digest);
+                    if let Some(refusal) = row.and_then(|row| told(row.known())) {
+                        return Some(refusal);
+                    }
+                }
+            }
+        }
+        None
     }
 
     /// Waits until every settlement that was begun has an outcome in the journal.
@@ -219,6 +267,28 @@ impl Core {
         facilitators: &[url::Url],
         fingerprint: B256,
     ) -> Result<PaymentPermit, Refusal> {
+        let until = tokio::time::Instant::now() + self.hold;
+        loop {
+            match self.reserve(offer, &payment, facilitators, fingerprint, until).await {
+                Ok((member, reservation)) => {
+                    return Ok(PaymentPermit::new(Arc::clone(self), payment, member, fingerprint, reservation));
+                }
+                // A buyer who retries wants what the first try gets, at whichever process that is.
+                Err(Refusal::InProgress | Refusal::Unsettled { .. })
+                    if self.journal.wait_elsewhere(&payment.replay_key(), fingerprint, until).await => {}
+                Err(refusal) => return Err(refusal),
+            }
+        }
+    }
+
+    async fn reserve(
+        self: &Arc<Self>,
+        offer: &OfferName,
+        payment: &MatchedPayment,
+        facilitators: &[url::Url],
+        fingerprint: B256,
+        until: tokio::time::Instant,
+    ) -> Result<(Arc<Member>, Reservation), Refusal> {
         let key = payment.replay_key();
         let signed = payment.local_check == LocalCheck::SignedByPayer;
         let taken = |taken: Taken| match taken {
@@ -227,10 +297,10 @@ impl Core {
         };
 
         let first = if signed { ClaimKey::Replay(key) } else { ClaimKey::Payload(payment.payload_digest) };
-        let mut claim: Claim = self.claim(first, fingerprint).await.map_err(taken)?;
+        let mut claim: Claim = self.claim(first, fingerprint, until).await.map_err(taken)?;
         // A payload that only the facilitator can check says nothing yet about its payer, unless it
         // is the very one that was seen before.
-        let seen = self.journal.read(&key).map_err(|_| Refusal::JournalUnavailable)?;
+        let seen = self.journal.read(&key).await.map_err(|_| Refusal::JournalUnavailable)?;
         if let Some(row) = seen
             && (signed || row.payload.0 == payment.payload_digest)
             && let Some(refusal) = row.known().refusal(fingerprint)
@@ -238,28 +308,29 @@ impl Core {
             return Err(refusal);
         }
         if signed {
-            self.refuse_in_doubt(&payment, fingerprint)?;
+            self.refuse_in_doubt(payment, fingerprint)?;
         }
-        let (member, payer) = self.pool.verify(&payment, facilitators).await?;
+        let (member, payer) = self.pool.verify(payment, facilitators).await?;
         if payer != payment.authorization.from {
             return Err(Refusal::Invalid { reason: "payer_mismatch".to_owned() });
         }
         if !signed {
             claim.add(ClaimKey::Replay(key)).map_err(taken)?;
         }
-        self.refuse_in_doubt(&payment, fingerprint)?;
-        let row = Row::new(offer, member.facilitator.id(), fingerprint, &payment);
+        self.refuse_in_doubt(payment, fingerprint)?;
+        let row = Row::new(offer, member.facilitator.id(), fingerprint, payment);
         let reservation = self.journal.reserve(key, row, claim).await.map_err(|error| match error {
             WriteError::Conflict(row) => taken(Taken::Known(Box::new(row.known()))),
+            WriteError::InDoubt { transaction } => Refusal::Unsettled { transaction },
             WriteError::Unavailable | WriteError::Illegal => Refusal::JournalUnavailable,
         })?;
-        Ok(PaymentPermit::new(Arc::clone(self), payment, member, fingerprint, reservation))
+        Ok((member, reservation))
     }
 
     /// The answer again, to whoever may have it and where it was kept.
-    fn replay(&self, key: &ReplayKey, refusal: Refusal) -> Refusal {
+    async fn replay(&self, key: &ReplayKey, refusal: Refusal) -> Refusal {
         match refusal {
-            Refusal::AlreadyUsed(receipt) => match self.journal.answer(key) {
+            Refusal::AlreadyUsed(receipt) => match self.journal.answer(key).await {
                 Some(answer) => Refusal::Answered { receipt, answer: Arc::new(answer) },
                 None => Refusal::AlreadyUsed(receipt),
             },
@@ -269,8 +340,7 @@ impl Core {
 
     /// Claims a payment. While it is worked on for the very same request, its end is waited for,
     /// within bounds: a buyer who retries wants what the first try gets.
-    async fn claim(&self, key: ClaimKey, fingerprint: B256) -> Result<Claim, Taken> {
-        let until = tokio::time::Instant::now() + self.hold;
+    async fn claim(&self, key: ClaimKey, fingerprint: B256, until: tokio::time::Instant) -> Result<Claim, Taken> {
         loop {
             match self.claims.claim(key, fingerprint) {
                 Err(Taken::Same(mut over)) => {
@@ -296,6 +366,14 @@ impl Core {
     pub fn doubt(&self, key: ReplayKey, fingerprint: B256, transaction: Option<String>) {
         self.doubts.add(key, fingerprint, transaction);
         // The receiver is gone only when the cashier is.
-        let _ = self.ask_again.send(recovery::Case { key, fingerprint });
+        let _ = self.ask_again.send(recovery::Case { key, fingerprint, at_once: false });
+    }
+
+    /// The same for one that a process left which is gone: it is asked about at once.
+    pub fn doubt_of_another(&self, key: ReplayKey, row: &Row) {
+        if !self.doubts.has(&key, row.fingerprint) {
+            self.doubts.add(key, row.fingerprint, row.transaction.clone());
+            let _ = self.ask_again.send(recovery::Case { key, fingerprint: row.fingerprint, at_once: true });
+        }
     }
 }

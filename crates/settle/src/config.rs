@@ -6,8 +6,11 @@ use crate::{ChainViews, Facilitator};
 
 /// How a [`Cashier`](crate::Cashier) works. [`CashierConfig::new`] has the defaults.
 pub struct CashierConfig {
-    /// Journal file; created when missing, locked while open.
+    /// Journal file; created when missing, locked while open. With [`shared`](Self::shared) only
+    /// what facilitators support is kept beside it.
     pub journal: PathBuf,
+    /// The journal is in a database instead, which several processes share.
+    pub shared: Option<SharedJournal>,
     /// Facilitator base URLs for offers that name none, in order of preference.
     pub default_facilitators: Vec<url::Url>,
     /// Facilitators inside this process, by network name; they go before any URL.
@@ -37,6 +40,7 @@ impl CashierConfig {
     pub fn new(journal: impl Into<PathBuf>) -> Self {
         Self {
             journal: journal.into(),
+            shared: None,
             default_facilitators: Vec::new(),
             local: Vec::new(),
             chains: Vec::new(),
@@ -48,6 +52,23 @@ impl CashierConfig {
             hold: Duration::from_secs(30),
             archiving: Archiving::default(),
         }
+    }
+}
+
+/// A journal in a PostgreSQL database (13 or later), in its schema `obol`.
+#[derive(Clone, Debug)]
+pub struct SharedJournal {
+    /// `postgres://user:password@host/database`.
+    pub url: Secret,
+    /// How long a process may be gone before another takes its payments over. A database that starts
+    /// again is back within it.
+    pub takeover: Duration,
+}
+
+impl SharedJournal {
+    /// With the default of 5 s.
+    pub const fn new(url: Secret) -> Self {
+        Self { url, takeover: Duration::from_secs(5) }
     }
 }
 
@@ -129,6 +150,12 @@ pub enum OpenError {
         /// What the store said.
         cause: String,
     },
+    /// Its database cannot be used, and trying again would not help.
+    #[error("the journal's database cannot be used: {cause}; see `journal` in stack.yaml, or OBOL_JOURNAL_URL")]
+    Database {
+        /// What is wrong, without the URL.
+        cause: String,
+    },
     /// It is damaged.
     #[error(
         "the journal {path} is damaged: {cause}; it was left as it is. Keep a copy of it, then restore a backup in its place. \
@@ -160,7 +187,7 @@ impl OpenError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::InUse(_) => "journal_in_use",
-            Self::Journal { .. } => "journal_unavailable",
+            Self::Journal { .. } | Self::Database { .. } => "journal_unavailable",
             Self::Corrupt { .. } => "journal_corrupt",
             Self::Format { .. } => "journal_format",
             Self::Client(_) => "facilitator_client",

@@ -29,6 +29,10 @@ impl Doubts {
         }
     }
 
+    pub fn has(&self, key: &ReplayKey, fingerprint: B256) -> bool {
+        self.lock().get(&(key.payer, fingerprint)).is_some_and(|list| list.iter().any(|(known, _)| known == key))
+    }
+
     pub fn remove(&self, key: &ReplayKey, fingerprint: B256) {
         let mut open = self.lock();
         if let Some(list) = open.get_mut(&(key.payer, fingerprint)) {

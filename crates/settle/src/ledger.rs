@@ -1,6 +1,10 @@
 //! Looking payments up: in the journal, and for an export in the archives too.
 
-use std::{collections::BTreeMap, ops::ControlFlow, sync::Weak};
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    sync::{Arc, Weak},
+};
 
 use obol_x402::ReplayKey;
 use tokio_util::sync::CancellationToken;
@@ -8,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Archiving, Cashier, ListError, PaymentPage, PaymentQuery, PaymentRecord,
     cashier::Core,
-    journal::{Journal, key_bytes, key_from_hex, key_hex, now_ms},
+    journal::{Storage, Store, key_bytes, key_from_hex, key_hex, now_ms},
     record::parse_key,
 };
 
@@ -18,7 +22,10 @@ impl Cashier {
     /// # Errors
     /// [`ListError`].
     pub async fn payments(&self, query: PaymentQuery) -> Result<PaymentPage, ListError> {
-        blocking(self.core.journal.clone(), move |journal| newest(journal, &query)).await
+        match self.current().await {
+            Storage::Shared(database) => database.newest(&query).await,
+            Storage::File(store) => blocking(store, move |store| newest(store, &query)).await,
+        }
     }
 
     /// One payment by its key, of the journal or of an archive.
@@ -27,7 +34,10 @@ impl Cashier {
     /// [`ListError`].
     pub async fn payment(&self, key: &str) -> Result<Option<PaymentRecord>, ListError> {
         let Some(key) = parse_key(key) else { return Ok(None) };
-        blocking(self.core.journal.clone(), move |journal| one(journal, &key)).await
+        match self.current().await {
+            Storage::Shared(database) => database.one(&key).await,
+            Storage::File(store) => blocking(store, move |store| one(store, &key)).await,
+        }
     }
 
     /// Payments of the journal and then of the archives, each in no order that means anything. One
@@ -36,17 +46,25 @@ impl Cashier {
     /// # Errors
     /// [`ListError`].
     pub async fn export(&self, query: PaymentQuery) -> Result<PaymentPage, ListError> {
-        blocking(self.core.journal.clone(), move |journal| export(journal, &query)).await
+        match self.current().await {
+            Storage::Shared(database) => database.export(&query).await,
+            Storage::File(store) => blocking(store, move |store| export(store, &query)).await,
+        }
+    }
+
+    /// What is true now: facts on their way to the disk are waited for, if it takes them.
+    async fn current(&self) -> Storage {
+        let journal = &self.core.journal;
+        let _ = journal.flush().await;
+        journal.storage.clone()
     }
 }
 
-/// Reads what is true now: facts on their way to the disk are waited for, if it takes them.
 async fn blocking<T: Send + 'static>(
-    journal: Journal,
-    work: impl FnOnce(&Journal) -> Result<T, ListError> + Send + 'static,
+    store: Arc<Store>,
+    work: impl FnOnce(&Store) -> Result<T, ListError> + Send + 'static,
 ) -> Result<T, ListError> {
-    let _ = journal.flush().await;
-    let done = tokio::task::spawn_blocking(move || work(&journal)).await;
+    let done = tokio::task::spawn_blocking(move || work(&store)).await;
     done.unwrap_or_else(|error| Err(ListError::Journal(error.to_string())))
 }
 
@@ -57,16 +75,16 @@ fn broken(error: redb::Error) -> ListError {
 /// When it was made (complemented, so that the newest is first) and its key.
 type Place = (u64, [u8; 80]);
 
-fn newest(journal: &Journal, query: &PaymentQuery) -> Result<PaymentPage, ListError> {
+fn newest(store: &Store, query: &PaymentQuery) -> Result<PaymentPage, ListError> {
     let after = query.cursor.as_deref().map(|cursor| {
         let (time, key) = cursor.split_once('.').ok_or(ListError::Cursor)?;
         let key = key_from_hex(key).ok_or(ListError::Cursor)?;
-        Ok((!time.parse::<u64>().map_err(|_| ListError::Cursor)?, key_bytes(&key)))
+        Ok::<Place, ListError>((!time.parse::<u64>().map_err(|_| ListError::Cursor)?, key_bytes(&key)))
     });
-    let after: Option<Place> = after.transpose()?;
+    let after = after.transpose()?;
     let mut page: BTreeMap<Place, PaymentRecord> = BTreeMap::new();
     let mut more = false;
-    journal
+    store
         .each(|key, row| {
             let place = (!row.created, key_bytes(&key));
             let record = PaymentRecord::of(&key, &row);
@@ -86,14 +104,14 @@ fn newest(journal: &Journal, query: &PaymentQuery) -> Result<PaymentPage, ListEr
     Ok(PaymentPage { payments: page.into_values().collect(), next })
 }
 
-fn one(journal: &Journal, key: &ReplayKey) -> Result<Option<PaymentRecord>, ListError> {
-    if let Some(row) = journal.read(key).map_err(|_| ListError::Journal("see the log".to_owned()))? {
+fn one(store: &Store, key: &ReplayKey) -> Result<Option<PaymentRecord>, ListError> {
+    if let Some(row) = store.read(key).map_err(broken)? {
         return Ok(Some(PaymentRecord::of(key, &row)));
     }
     let wanted = key.to_string();
     let mut found = None;
-    for (month, mark) in journal.marks().map_err(broken)?.into_iter().rev() {
-        read(journal, &month, 0, mark, |record| {
+    for (month, mark) in store.marks().map_err(broken)?.into_iter().rev() {
+        read(store, &month, 0, mark, |record| {
             if record.key == wanted {
                 found = Some(record);
             }
@@ -106,33 +124,31 @@ fn one(journal: &Journal, key: &ReplayKey) -> Result<Option<PaymentRecord>, List
     Ok(found)
 }
 
-/// A cursor is `j.<key>` in the journal, `a.<month>.<offset>` in the archives.
-fn export(journal: &Journal, query: &PaymentQuery) -> Result<PaymentPage, ListError> {
+/// A cursor is `j.<key>` in the store, `a.<month>.<offset>` in the archives.
+fn export(store: &Store, query: &PaymentQuery) -> Result<PaymentPage, ListError> {
     let mut payments = Vec::new();
     let limit = query.page();
     let mut from = (String::new(), 0);
     match query.cursor.as_deref().map(|cursor| cursor.split('.').collect::<Vec<_>>()).as_deref() {
         None => {
-            journal
-                .open_rows(|key, row| payments.extend(Some(PaymentRecord::of(&key, &row)).filter(|r| query.takes(r))))
-                .map_err(broken)?;
-            if let Some(next) = closed(journal, query, None, limit, &mut payments)? {
+            store.open_rows(|key, row| payments.extend(Some(PaymentRecord::of(&key, &row)).filter(|r| query.takes(r)))).map_err(broken)?;
+            if let Some(next) = closed(store, query, None, limit, &mut payments)? {
                 return Ok(PaymentPage { payments, next: Some(next) });
             }
         }
         Some(["j", key]) => {
             let key = key_from_hex(key).ok_or(ListError::Cursor)?;
-            if let Some(next) = closed(journal, query, Some(key), limit, &mut payments)? {
+            if let Some(next) = closed(store, query, Some(key), limit, &mut payments)? {
                 return Ok(PaymentPage { payments, next: Some(next) });
             }
         }
         Some(["a", month, offset]) => from = ((*month).to_owned(), offset.parse().map_err(|_| ListError::Cursor)?),
         Some(_) => return Err(ListError::Cursor),
     }
-    let marks = journal.marks().map_err(broken)?;
+    let marks = store.marks().map_err(broken)?;
     for (month, mark) in marks.range(from.0.clone()..) {
         let start = if *month == from.0 { from.1 } else { 0 };
-        let at = read(journal, month, start, *mark, |record| {
+        let at = read(store, month, start, *mark, |record| {
             if query.takes(&record) {
                 payments.push(record);
             }
@@ -146,15 +162,15 @@ fn export(journal: &Journal, query: &PaymentQuery) -> Result<PaymentPage, ListEr
 }
 
 fn closed(
-    journal: &Journal,
+    store: &Store,
     query: &PaymentQuery,
     from: Option<ReplayKey>,
     limit: usize,
     payments: &mut Vec<PaymentRecord>,
 ) -> Result<Option<String>, ListError> {
     let mut next = None;
-    journal
-        .closed_rows(from, |key, row| {
+    store
+        .closed(from, |key, row| {
             payments.extend(Some(PaymentRecord::of(&key, &row)).filter(|record| query.takes(record)));
             if payments.len() >= limit {
                 next = Some(format!("j.{}", key_hex(&key)));
@@ -166,14 +182,8 @@ fn closed(
     Ok(next)
 }
 
-fn read(
-    journal: &Journal,
-    month: &str,
-    from: u64,
-    mark: u64,
-    each: impl FnMut(PaymentRecord) -> ControlFlow<()>,
-) -> Result<u64, ListError> {
-    let archive = journal.archive_files();
+fn read(store: &Store, month: &str, from: u64, mark: u64, each: impl FnMut(PaymentRecord) -> ControlFlow<()>) -> Result<u64, ListError> {
+    let archive = &store.archive;
     archive.read(month, from, mark, each).map_err(|error| ListError::Archive(archive.path(month), error))
 }
 

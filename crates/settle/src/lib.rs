@@ -33,7 +33,7 @@ mod test_payment;
 
 pub use cashier::Cashier;
 pub use chain::{ChainFinding, ChainView, ChainViews};
-pub use config::{Archiving, CashierConfig, OpenError, Recovery, Secret};
+pub use config::{Archiving, CashierConfig, OpenError, Recovery, Secret, SharedJournal};
 pub use facilitator::{Facilitator, Receipt, SettleOutcome, VerifyOutcome};
 pub use http::client as http_client;
 pub use obol_payment::State as PaymentState;

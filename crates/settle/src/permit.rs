@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use crate::{
     Receipt, SettleOutcome, StoredAnswer,
     cashier::Core,
-    journal::{Ask, Change, Journal, Reservation},
+    journal::{Ask, Change, Journal, Reservation, WriteError},
     pool::Member,
     refusal::Known,
     stats::Counters,
@@ -140,8 +140,14 @@ impl Inner {
             return Captured::Unsettled { transaction };
         }
         let Some(ask) = Ask::of(&self.payment) else { return self.not_asked("the payment is not text".to_owned()) };
-        if self.reservation.begin(ask, kept.and_then(|answer| answer.encode())).await.is_err() {
-            return self.not_asked("the journal cannot be written".to_owned());
+        match self.reservation.begin(ask, kept.and_then(|answer| answer.encode())).await {
+            Ok(()) => {}
+            Err(WriteError::InDoubt { transaction }) => {
+                self.core.counters.released.add();
+                self.reservation.release().await;
+                return Captured::Unsettled { transaction };
+            }
+            Err(_) => return self.not_asked("the journal cannot be written".to_owned()),
         }
         // One may have become unknown during the write.
         if let Some(transaction) = self.core.doubts.find(self.payment.authorization.from, self.fingerprint) {
@@ -155,8 +161,8 @@ impl Inner {
             SettleOutcome::Settled(receipt) => self.settled(receipt),
             SettleOutcome::Refused { reason } => self.refused(reason).await,
             SettleOutcome::NotAsked { cause } => self.not_asked(cause),
-            SettleOutcome::Pending { transaction } => self.unsettled(None, "pending".to_owned(), Some(transaction)),
-            SettleOutcome::Unknown { cause, transaction } => self.unsettled(Some(Event::SettleUnknown), cause, transaction),
+            SettleOutcome::Pending { transaction } => self.unsettled(None, "pending".to_owned(), Some(transaction)).await,
+            SettleOutcome::Unknown { cause, transaction } => self.unsettled(Some(Event::SettleUnknown), cause, transaction).await,
         }
     }
 
@@ -214,7 +220,7 @@ impl Inner {
         Captured::NotAsked
     }
 
-    fn unsettled(self, event: Option<Event>, cause: String, transaction: Option<String>) -> Captured {
+    async fn unsettled(self, event: Option<Event>, cause: String, transaction: Option<String>) -> Captured {
         let key = self.payment.replay_key();
         tracing::error!(payment = %key, facilitator = self.member.facilitator.id(), cause, transaction, "the settlement's outcome is unknown");
         self.core.counters.settle_unknown.add();
@@ -225,16 +231,26 @@ impl Inner {
             None => (State::Pending, &[Event::SettlePending]),
         };
         let change = Change::new(events).transaction(transaction.clone());
-        self.finish(state, None, transaction.clone(), change);
+        if self.core.journal.is_shared() {
+            // Durable before the buyer hears of it, so that no other process takes a second payment.
+            self.tell(state, None, transaction.clone());
+            let _ = tokio::time::timeout(self.core.settle_timeout, self.reservation.finish_durably(change)).await;
+        } else {
+            self.finish(state, None, transaction.clone(), change);
+        }
         Captured::Unsettled { transaction }
     }
 
     /// Copies learn the outcome at once, the journal as soon as the disk allows.
     fn finish(self, state: State, receipt: Option<Receipt>, transaction: Option<String>, change: Change) {
+        self.tell(state, receipt, transaction);
+        self.reservation.finish(change);
+    }
+
+    fn tell(&self, state: State, receipt: Option<Receipt>, transaction: Option<String>) {
         if let Some(claim) = self.reservation.claim() {
             claim.tell(&Known { state, fingerprint: self.fingerprint, receipt, transaction });
         }
-        self.reservation.finish(change);
     }
 }
 

@@ -34,6 +34,8 @@ const MAX_AT_ONCE: usize = 8;
 pub(crate) struct Case {
     pub key: ReplayKey,
     pub fingerprint: B256,
+    /// Its process is gone: nobody has just been asked.
+    pub at_once: bool,
 }
 
 /// A case and how often it was asked about by the clock.
@@ -90,6 +92,10 @@ pub(crate) async fn run(
             () = stop.cancelled() => return,
             case = cases.recv() => {
                 let Some(case) = case else { return };
+                if case.at_once {
+                    due.insert((Instant::now(), case.key), Turn { case, asked: 0 });
+                    continue;
+                }
                 schedule(&core, &mut due, policy, Turn { case, asked: 0 });
             }
             () = tokio::time::sleep_until(first.until), if !first.left.is_empty() => first.give_up(&core),
@@ -134,7 +140,7 @@ fn remember(core: &Weak<Core>, key: ReplayKey, at: Instant) {
 /// Asks the chain, then the facilitator, once; true when the doubt is over.
 async fn ask(core: &Weak<Core>, case: Case) -> bool {
     let Some(core) = core.upgrade() else { return false };
-    let Ok(Some(row)) = core.journal.read(&case.key) else { return false };
+    let Ok(Some(row)) = core.journal.read(&case.key).await else { return false };
     if !row.state.is_unsettled() {
         core.doubts.remove(&case.key, case.fingerprint);
         return true;

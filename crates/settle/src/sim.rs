@@ -9,7 +9,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::{Cashier, CashierConfig, OpenError, PaymentRecord, SettleOutcome, VerifyOutcome, http, journal::Journal};
+use crate::{
+    Cashier, CashierConfig, OpenError, PaymentRecord, SettleOutcome, VerifyOutcome, http,
+    journal::{Journal, Storage},
+};
 use obol_x402::MatchedPayment;
 
 /// The machine that a simulated cashier runs on.
@@ -57,7 +60,8 @@ impl Cashier {
     /// Every payment of the journal; `None` while it cannot be read.
     pub fn simulated_rows(&self) -> Option<Vec<PaymentRecord>> {
         let mut rows = Vec::new();
-        self.core.journal.each(|key, row| rows.push(PaymentRecord::of(&key, &row))).ok()?;
+        let Storage::File(store) = &self.core.journal.storage else { return None };
+        store.each(|key, row| rows.push(PaymentRecord::of(&key, &row))).ok()?;
         Some(rows)
     }
 }

@@ -70,6 +70,7 @@ async fn steps(
         }
         return cashier
             .what_became_of(&[payment.replay_key()], payment.payload_digest)
+            .await
             .map_or(Answer::Sign, |refusal| told(world, id, &refusal));
     }
     let early = (planted == Some(Planted::NoClaim)).then(|| Execution::begin(world, id));

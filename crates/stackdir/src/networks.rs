@@ -99,26 +99,30 @@ pub(crate) fn check(networks: &Networks) -> Vec<Violation> {
 
 /// Secrets that lie inside the stack directory, which is made to be shared.
 pub(crate) fn inside(networks: &Networks, root: &Path) -> Vec<Violation> {
-    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| PathBuf::from(path));
-    let root = real(root);
     let mut found = Vec::new();
     for (name, settings) in networks {
         let nodes = settings.rpc.iter().enumerate().map(|(index, node)| (format!("rpc[{index}]"), referred(node)));
         let fields = nodes.chain([("facilitatorKey".to_owned(), settings.key_file())]);
         for (field, path) in fields.filter_map(|(field, path)| Some((field, path?))) {
-            // The file may be missing yet; its folder tells as much.
-            let folder = path.parent().map(&real).unwrap_or_default();
-            if real(path).starts_with(&root) || folder.starts_with(&root) || path.starts_with(&root) {
-                found.push(Violation {
-                    code: "secret_inside",
-                    field: format!("networks.{name}.{field}"),
-                    message: format!("{} is in the stack directory, which holds no secrets", path.display()),
-                    fix: "move the file elsewhere, such as to secrets/ in the data directory, and name it there".to_owned(),
-                });
-            }
+            found.extend(inside_root(format!("networks.{name}.{field}"), path, root));
         }
     }
     found
+}
+
+/// Refuses a file of a secret that lies inside the stack directory.
+pub(crate) fn inside_root(field: String, path: &Path, root: &Path) -> Option<Violation> {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| PathBuf::from(path));
+    let root = real(root);
+    // The file may be missing yet; its folder tells as much.
+    let folder = path.parent().map(&real).unwrap_or_default();
+    let is_inside = real(path).starts_with(&root) || folder.starts_with(&root) || path.starts_with(&root);
+    is_inside.then(|| Violation {
+        code: "secret_inside",
+        field,
+        message: format!("{} is in the stack directory, which holds no secrets", path.display()),
+        fix: "move the file elsewhere, such as to secrets/ in the data directory, and name it there".to_owned(),
+    })
 }
 
 #[cfg(test)]

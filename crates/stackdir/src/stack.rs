@@ -9,6 +9,7 @@ use url::Url;
 
 use crate::{
     diagnostic::{Diagnostic, Finding},
+    journal::{self, JournalSettings},
     networks::{self, Networks},
     parse::{broken_rule, decode},
     tree::Node,
@@ -162,6 +163,8 @@ pub struct StackConfig {
     pub limits: StackLimits,
     /// How chains are reached.
     pub networks: Networks,
+    /// Where payments are written down.
+    pub journal: JournalSettings,
 }
 
 /// Port of the public listener.
@@ -182,6 +185,7 @@ impl Default for StackConfig {
             defaults: SellerDefaults::default(),
             limits: StackLimits::default(),
             networks: Networks::new(),
+            journal: JournalSettings::default(),
         }
     }
 }
@@ -209,6 +213,8 @@ pub(crate) struct StackFile {
     limits: Option<StackLimits>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     networks: Option<Networks>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    journal: Option<JournalSettings>,
 }
 
 impl From<&StackConfig> for StackFile {
@@ -224,6 +230,7 @@ impl From<&StackConfig> for StackFile {
             defaults: (config.defaults != SellerDefaults::default()).then(|| config.defaults.clone()),
             limits: (config.limits != StackLimits::default()).then(|| config.limits.clone()),
             networks: (!config.networks.is_empty()).then(|| config.networks.clone()),
+            journal: (config.journal != JournalSettings::default()).then(|| config.journal.clone()),
         }
     }
 }
@@ -299,14 +306,15 @@ fn resolve(root: &Node, file: StackFile) -> Result<StackConfig, Vec<Finding>> {
     });
     let defaults = file.defaults.unwrap_or_default();
     let networks = file.networks.unwrap_or_default();
-    for violation in check_defaults(&defaults).into_iter().chain(networks::check(&networks)) {
+    let journal = file.journal.unwrap_or_default();
+    for violation in check_defaults(&defaults).into_iter().chain(networks::check(&networks)).chain(journal::check(&journal)) {
         refuse(&violation.field, violation.code, violation.message, violation.fix);
     }
     if !findings.is_empty() {
         return Err(findings);
     }
     let limits = file.limits.unwrap_or_default();
-    Ok(StackConfig { id: file.id, backend, context: file.context, ingress, listen, admin, public_url, defaults, limits, networks })
+    Ok(StackConfig { id: file.id, backend, context: file.context, ingress, listen, admin, public_url, defaults, limits, networks, journal })
 }
 
 fn resolve_ingress(file: IngressFile, refuse: &mut impl FnMut(&str, &'static str, String, String)) -> Ingress {

@@ -15,13 +15,10 @@ const MAX_BODY: usize = 64 * 1024;
 /// # Errors
 /// What TLS or the client's builder said.
 pub fn client() -> Result<reqwest::Client, String> {
-    let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    // Private authorities inside a cluster; a container without a certificate folder has none.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
+        .with_root_certificates(roots())
         .with_no_client_auth();
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
@@ -31,6 +28,14 @@ pub fn client() -> Result<reqwest::Client, String> {
         .pool_idle_timeout(Duration::from_secs(30))
         .build()
         .map_err(|error| error.to_string())
+}
+
+/// The public roots and those of the system.
+pub(crate) fn roots() -> rustls::RootCertStore {
+    let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    // Private authorities inside a cluster; a container without a certificate folder has none.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
 }
 
 /// Only redirects that repeat method and body, and only to where nobody can listen in.

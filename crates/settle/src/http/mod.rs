@@ -12,6 +12,7 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use url::Url;
 
 pub use self::client::client;
+pub(crate) use self::client::roots;
 use self::client::{bounded_body, describe};
 use crate::{Facilitator, Secret, SettleOutcome, VerifyOutcome};
 

@@ -11,6 +11,7 @@ use std::{
     io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _},
     ops::ControlFlow,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,7 +19,7 @@ use obol_payment::State;
 use obol_x402::ReplayKey;
 use tokio::sync::oneshot;
 
-use super::{Journal, WriteError, command::Command, row::Row};
+use super::{DatabaseError, Journal, Storage, WriteError, command::Command, row::Row, store::Store};
 use crate::record::{PaymentRecord, moment, parse_key};
 
 /// Most rows moved in one step.
@@ -39,6 +40,8 @@ pub(crate) struct Archive {
 pub(crate) enum ArchiveError {
     #[error("the journal: {0}")]
     Journal(#[from] redb::Error),
+    #[error("the journal's database: {0}")]
+    Database(#[from] DatabaseError),
     #[error("the journal cannot be written")]
     Write,
     #[error("the archive's files: {0}")]
@@ -50,14 +53,15 @@ type Due = BTreeMap<String, Vec<(ReplayKey, Row)>>;
 
 /// Whether a row may leave: closed for `after`, nothing is owed for it, and nobody can use its
 /// authorization again.
-fn is_due(row: &Row, now: u64, after: Duration) -> bool {
+pub(super) fn is_due(row: &Row, now: u64, after: Duration) -> bool {
     let old = row.updated.saturating_add(u64::try_from(after.as_millis()).unwrap_or(u64::MAX)) <= now;
     let void = row.valid_before.saturating_mul(1000).saturating_add(CLOCK_MARGIN) <= now;
     let closed = !row.state.is_open() && row.state != State::Owed;
     closed && old && void
 }
 
-fn month(row: &Row) -> String {
+/// The month in which it was closed.
+pub(super) fn month(row: &Row) -> String {
     let date = moment(row.updated);
     format!("{:04}-{:02}", date.year(), u8::from(date.month()))
 }
@@ -160,13 +164,17 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 impl Journal {
     /// Moves every row that may leave into the archive; returns how many did.
     pub async fn archive(&self, now: u64, after: Duration) -> Result<usize, ArchiveError> {
+        let store = match &self.storage {
+            Storage::File(store) => store,
+            Storage::Shared(database) => return Ok(database.archive(now, after).await?),
+        };
         let (mut moved, mut from) = (0, None);
         loop {
-            let journal = self.clone();
-            let step = tokio::task::spawn_blocking(move || journal.due(from, now, after)).await;
+            let reader = Arc::clone(store);
+            let step = tokio::task::spawn_blocking(move || reader.due(from, now, after)).await;
             let (due, next) = step.map_err(io::Error::other)??;
             for (month, rows) in due {
-                moved += self.move_out(month, rows, now, after).await?;
+                moved += self.move_out(store, month, rows, now, after).await?;
             }
             match next {
                 Some(next) => from = Some(next),
@@ -175,11 +183,33 @@ impl Journal {
         }
     }
 
+    async fn move_out(
+        &self,
+        store: &Arc<Store>,
+        month: String,
+        rows: Vec<(ReplayKey, Row)>,
+        now: u64,
+        after: Duration,
+    ) -> Result<usize, ArchiveError> {
+        let store = Arc::clone(store);
+        let written = tokio::task::spawn_blocking(move || store.write_out(&month, rows, now, after).map(|out| (month, out))).await;
+        let (month, (rows, mark)) = written.map_err(io::Error::other)??;
+        let count = rows.len();
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Archive { rows, month, mark, reply });
+        match answer.await.unwrap_or(Err(WriteError::Unavailable)) {
+            Ok(()) => Ok(count),
+            Err(_) => Err(ArchiveError::Write),
+        }
+    }
+}
+
+impl Store {
     /// Some of what may leave, and where to go on. Reads are short: a long one would keep the
     /// file from using its free pages again.
     fn due(&self, from: Option<ReplayKey>, now: u64, after: Duration) -> Result<(Due, Option<ReplayKey>), redb::Error> {
         let (mut due, mut found, mut seen, mut next) = (Due::new(), 0, 0, None);
-        self.store.closed(from, |key, row| {
+        self.closed(from, |key, row| {
             seen += 1;
             if is_due(&row, now, after) {
                 found += 1;
@@ -194,34 +224,21 @@ impl Journal {
         Ok((due, next))
     }
 
-    async fn move_out(&self, month: String, rows: Vec<(ReplayKey, Row)>, now: u64, after: Duration) -> Result<usize, ArchiveError> {
-        let journal = self.clone();
-        let written = tokio::task::spawn_blocking(move || journal.write_out(&month, rows, now, after).map(|out| (month, out))).await;
-        let (month, (rows, mark)) = written.map_err(io::Error::other)??;
-        let count = rows.len();
-        let (reply, answer) = oneshot::channel();
-        self.send(Command::Archive { rows, month, mark, reply });
-        match answer.await.unwrap_or(Err(WriteError::Unavailable)) {
-            Ok(()) => Ok(count),
-            Err(_) => Err(ArchiveError::Write),
-        }
-    }
-
     /// Appends the rows durably, and returns those that may be removed now with the new mark.
-    pub(super) fn write_out(
+    fn write_out(
         &self,
         month: &str,
         mut rows: Vec<(ReplayKey, Row)>,
         now: u64,
         after: Duration,
     ) -> Result<(Vec<(ReplayKey, Row)>, u64), ArchiveError> {
-        let mark = self.store.marks()?.get(month).copied().unwrap_or(0);
+        let mark = self.marks()?.get(month).copied().unwrap_or(0);
         let mut left = self.archive.leftovers(month, mark)?;
         let is_left = |key: &ReplayKey, left: &mut HashSet<String>| left.remove(&key.to_string());
         let records: Vec<_> =
             rows.iter().filter(|(key, _)| !is_left(key, &mut left)).map(|(key, row)| PaymentRecord::of(key, row)).collect();
         for key in left.iter().filter_map(|key| parse_key(key)) {
-            if let Some(row) = self.store.read(&key)?.filter(|row| is_due(row, now, after)) {
+            if let Some(row) = self.read(&key)?.filter(|row| is_due(row, now, after)) {
                 rows.push((key, row));
             }
         }

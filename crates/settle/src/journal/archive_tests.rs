@@ -34,12 +34,12 @@ async fn delivered(journal: &Journal, n: u8, valid_before: u64, last: Event) {
 /// What an archive's reader sees: the lines before the mark.
 fn archived(journal: &Journal) -> Vec<String> {
     let mut keys = Vec::new();
-    for (month, mark) in journal.marks().unwrap() {
+    for (month, mark) in journal.store().marks().unwrap() {
         let each = |record: PaymentRecord| {
             keys.push(record.key);
             ControlFlow::Continue(())
         };
-        journal.archive_files().read(&month, 0, mark, each).unwrap();
+        journal.store().archive.read(&month, 0, mark, each).unwrap();
     }
     keys.sort();
     keys
@@ -50,7 +50,7 @@ fn keys(of: impl IntoIterator<Item = u8>) -> Vec<String> {
 }
 
 fn in_journal(journal: &Journal, n: u8) -> bool {
-    journal.read(&key(n)).unwrap().is_some()
+    journal.store().read(&key(n)).unwrap().is_some()
 }
 
 #[tokio::test]
@@ -70,7 +70,7 @@ async fn only_what_is_closed_old_and_void_leaves_the_journal() {
     assert_eq!(journal.archive(now + 9 * DAY, WEEK).await.unwrap(), 0, "a clock that differs by less than a day is no use");
     assert_eq!(journal.archive(now + 11 * DAY, WEEK).await.unwrap(), 1);
     assert_eq!(archived(&journal), keys([1, 2]));
-    let line = fs::read_to_string(journal.archive_files().path(&journal.marks().unwrap().into_keys().next().unwrap())).unwrap();
+    let line = fs::read_to_string(journal.store().archive.path(&journal.store().marks().unwrap().into_keys().next().unwrap())).unwrap();
     assert!(line.contains(r#""transaction":"0x01""#) && line.contains(r#""amountDecimal":"0.001""#), "{line}");
     assert!(!line.contains(&"01".repeat(65)) && !line.contains("x402Version"), "no signature, no payload: {line}");
 }
@@ -88,22 +88,22 @@ async fn a_crash_at_any_step_neither_loses_nor_doubles_a_payment() {
                 delivered(&journal, n, 1, Event::Delivered).await;
             }
             // An earlier run that was whole.
-            let rows = journal.due(None, later, WEEK).unwrap().0.into_iter().next().unwrap();
+            let rows = journal.store().due(None, later, WEEK).unwrap().0.into_iter().next().unwrap();
             let (month, rows) = (rows.0, rows.1[..5].to_vec());
-            assert_eq!(journal.move_out(month.clone(), rows, later, WEEK).await.unwrap(), 5);
-            let rows = journal.due(None, later, WEEK).unwrap().0.remove(&month).unwrap()[..10].to_vec();
+            assert_eq!(journal.move_out(journal.store(), month.clone(), rows, later, WEEK).await.unwrap(), 5);
+            let rows = journal.store().due(None, later, WEEK).unwrap().0.remove(&month).unwrap()[..10].to_vec();
             match crash {
                 "before the lines" => {}
                 "after half of a line" => {
-                    let mut file = journal.archive_files().open(&month).unwrap();
+                    let mut file = journal.store().archive.open(&month).unwrap();
                     let line = serde_json::to_vec(&PaymentRecord::of(&rows[0].0, &rows[0].1)).unwrap();
                     file.write_all(&line[..line.len() / 2]).unwrap();
                 }
                 "after the lines" => {
-                    journal.write_out(&month, rows, later, WEEK).unwrap();
+                    journal.store().write_out(&month, rows, later, WEEK).unwrap();
                 }
                 _ => {
-                    let (rows, mark) = journal.write_out(&month, rows, later, WEEK).unwrap();
+                    let (rows, mark) = journal.store().write_out(&month, rows, later, WEEK).unwrap();
                     let (reply, answer) = oneshot::channel();
                     journal.send(Command::Archive { rows, month, mark, reply });
                     answer.await.unwrap().unwrap();
@@ -116,8 +116,8 @@ async fn a_crash_at_any_step_neither_loses_nor_doubles_a_payment() {
         journal.archive(later, WEEK).await.unwrap();
         assert_eq!(archived(&journal), keys(1..=20), "{crash}");
         assert!((1..=20).all(|n| !in_journal(&journal, n)), "{crash}");
-        let (month, mark) = journal.marks().unwrap().into_iter().next().unwrap();
-        let text = fs::read_to_string(journal.archive_files().path(&month)).unwrap();
+        let (month, mark) = journal.store().marks().unwrap().into_iter().next().unwrap();
+        let text = fs::read_to_string(journal.store().archive.path(&month)).unwrap();
         assert_eq!((text.lines().count(), text.len() as u64), (20, mark), "{crash}: no line twice, none behind the mark");
     }
 }
@@ -151,10 +151,10 @@ async fn a_journal_of_format_1_is_brought_up() {
     let states = [State::Delivered, State::Owed, State::Refused, State::Unknown, State::Released, State::Released];
     for again in [false, true] {
         let (journal, unknown) = Journal::open(&path).unwrap();
-        assert_eq!([1, 2, 3, 4, 5, 6].map(|n| journal.read(&key(n)).unwrap().unwrap().state), states, "{again}");
+        assert_eq!([1, 2, 3, 4, 5, 6].map(|n| journal.store().read(&key(n)).unwrap().unwrap().state), states, "{again}");
         assert_eq!(unknown.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [key(4)]);
         assert!(unknown[0].1.payment(&key(4)).is_some(), "it can be asked about");
-        let row = journal.read(&key(1)).unwrap().unwrap();
+        let row = journal.store().read(&key(1)).unwrap().unwrap();
         let record = PaymentRecord::of(&key(1), &row);
         assert_eq!((record.amount_decimal.as_deref(), record.symbol.as_deref()), (Some("0.001"), Some("USDC")));
         assert_eq!(journal.archive(now_ms(), Duration::ZERO).await.unwrap(), 0);

@@ -21,6 +21,9 @@ pub(crate) enum WriteError {
     Conflict(Box<Row>),
     /// The table of transitions does not allow it.
     Illegal,
+    /// The payer has another payment for the same request that nobody knows the outcome of, and
+    /// another process may have it.
+    InDoubt { transaction: Option<String> },
 }
 
 /// Facts that come with a transition.
@@ -68,9 +71,9 @@ impl Change {
 /// Kept until the write is durable, then dropped: the claim on the payment.
 pub(crate) type Hold = Box<dyn Any + Send>;
 
-pub(super) type Reply<T> = oneshot::Sender<Result<T, WriteError>>;
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, WriteError>>;
 
-pub(super) enum Command {
+pub(crate) enum Command {
     /// Insert if never seen, or seen and usable again.
     Reserve { key: ReplayKey, row: Box<Row>, reservation: Reservation, reply: Reply<Reservation> },
     /// A transition that is given up when it cannot be written.

@@ -1,4 +1,5 @@
-//! The journal: one durable row per payment, written by one thread that commits many at once.
+//! The journal: one durable row per payment, written by one writer that commits many at once, into a
+//! file of this process or a database that several share.
 //!
 //! A row is inserted or changed only as the table of `obol-payment` allows, inside the writer, so
 //! no two requests can both believe that a payment is theirs. Facts (money moved, an answer was
@@ -6,19 +7,20 @@
 
 mod archive;
 mod command;
+mod postgres;
 mod row;
 mod store;
 #[cfg(test)]
 mod tests;
+mod transition;
 mod writer;
 
 use std::{
-    collections::BTreeMap,
-    ops::ControlFlow,
     path::Path,
     sync::{Arc, mpsc},
 };
 
+use obol_offer::B256;
 use obol_payment::Event;
 use obol_x402::ReplayKey;
 use tokio::sync::oneshot;
@@ -29,21 +31,28 @@ pub(crate) use row::key_from_bytes;
 pub(crate) use row::{Ask, Row, key_bytes, key_from_hex, key_hex};
 pub(crate) use store::now_ms;
 
-use self::{
-    archive::Archive,
-    command::Command,
-    store::{Opener, Store},
+use self::{command::Command, store::Opener};
+pub(crate) use self::{
+    postgres::{Database, DatabaseError, Rounds, tend},
+    store::Store,
 };
 use crate::{OpenError, StoredAnswer, claims::Claim};
+
+/// Where the rows are.
+#[derive(Clone)]
+pub(crate) enum Storage {
+    /// A file of this process alone.
+    File(Arc<Store>),
+    /// A database that several processes share.
+    Shared(Arc<Database>),
+}
 
 /// A handle on the journal. The writer ends, and the file is unlocked, when the last one is gone.
 #[derive(Clone)]
 pub(crate) struct Journal {
-    store: Arc<Store>,
-    archive: Archive,
+    pub(crate) storage: Storage,
     commands: mpsc::Sender<Command>,
-    /// Wakes a simulated writer.
-    #[cfg(feature = "sim")]
+    /// Wakes a writer that is a task.
     bell: Option<Arc<tokio::sync::Notify>>,
 }
 
@@ -63,14 +72,16 @@ impl Journal {
             .name("obol-journal".to_owned())
             .spawn(move || writer::run(&writer_store, &inbox))
             .map_err(|error| OpenError::Journal { path: path.to_owned(), cause: error.to_string() })?;
-        let journal = Self {
-            store,
-            archive: Archive::beside(path),
-            commands,
-            #[cfg(feature = "sim")]
-            bell: None,
-        };
+        let journal = Self { storage: Storage::File(store), commands, bell: None };
         Ok((journal, unknown))
+    }
+
+    /// A journal in a database, which need not be connected yet; its writer is a task of this runtime.
+    pub fn in_database(database: Arc<Database>) -> Self {
+        let (commands, inbox) = mpsc::channel();
+        let bell = Arc::new(tokio::sync::Notify::new());
+        tokio::spawn(writer::run_shared(Arc::clone(&database), inbox, Arc::clone(&bell)));
+        Self { storage: Storage::Shared(database), commands, bell: Some(bell) }
     }
 
     /// Opens what a simulated host has, with a writer that is a task of this runtime.
@@ -82,50 +93,52 @@ impl Journal {
         let (commands, inbox) = mpsc::channel();
         let bell = Arc::new(tokio::sync::Notify::new());
         tokio::spawn(writer::run_simulated(Arc::clone(&store), inbox, Arc::clone(&bell), Arc::clone(host)));
-        Ok((Self { store, archive: Archive::beside(path), commands, bell: Some(bell) }, unknown))
+        Ok((Self { storage: Storage::File(store), commands, bell: Some(bell) }, unknown))
     }
 
-    /// The row of a payment, as last committed. Reads a few cached pages; never waits for a write.
-    pub fn read(&self, key: &ReplayKey) -> Result<Option<Row>, WriteError> {
-        self.store.read(key).map_err(|error| {
-            tracing::error!(%error, payment = %key, "the journal cannot be read");
+    /// Whether it can be read and written, as far as is known.
+    pub fn is_ready(&self) -> bool {
+        match &self.storage {
+            Storage::File(_) => true,
+            Storage::Shared(database) => database.is_ready(),
+        }
+    }
+
+    /// Whether other processes work on payments of this journal too.
+    pub const fn is_shared(&self) -> bool {
+        matches!(self.storage, Storage::Shared(_))
+    }
+
+    /// The row of a payment, as last committed. Never waits for a write.
+    pub async fn read(&self, key: &ReplayKey) -> Result<Option<Row>, WriteError> {
+        let read = match &self.storage {
+            // A few cached pages.
+            Storage::File(store) => store.read(key).map_err(|error| error.to_string()),
+            Storage::Shared(database) => database.read(key).await.map_err(|error| error.to_string()),
+        };
+        read.map_err(|error| {
+            tracing::error!(error, payment = %key, "the journal cannot be read");
             WriteError::Unavailable
         })
     }
 
-    /// Every row, in no order that means anything.
-    pub fn each(&self, mut visit: impl FnMut(ReplayKey, Row)) -> Result<(), redb::Error> {
-        self.store.open_rows(&mut visit)?;
-        self.store.closed(None, |key, row| {
-            visit(key, row);
-            ControlFlow::Continue(())
-        })
-    }
-
-    /// Rows that work goes on for.
-    pub fn open_rows(&self, mut visit: impl FnMut(ReplayKey, Row)) -> Result<(), redb::Error> {
-        self.store.open_rows(&mut visit)
-    }
-
-    /// Closed rows behind a key, in the order of keys, until told to stop.
-    pub fn closed_rows(&self, from: Option<ReplayKey>, visit: impl FnMut(ReplayKey, Row) -> ControlFlow<()>) -> Result<(), redb::Error> {
-        self.store.closed(from, visit)
-    }
-
-    /// How much of each month's archive counts, in bytes.
-    pub fn marks(&self) -> Result<BTreeMap<String, u64>, redb::Error> {
-        self.store.marks()
-    }
-
-    /// The archives.
-    pub fn archive_files(&self) -> &Archive {
-        &self.archive
-    }
-
     /// The answer that is kept with a payment.
-    pub fn answer(&self, key: &ReplayKey) -> Option<StoredAnswer> {
-        let bytes = self.store.answer(key).inspect_err(|error| tracing::error!(%error, "an answer that was kept cannot be read"));
+    pub async fn answer(&self, key: &ReplayKey) -> Option<StoredAnswer> {
+        let bytes = match &self.storage {
+            Storage::File(store) => store.answer(key).map_err(|error| error.to_string()),
+            Storage::Shared(database) => database.answer(key).await.map_err(|error| error.to_string()),
+        };
+        let bytes = bytes.inspect_err(|error| tracing::error!(error, "an answer that was kept cannot be read"));
         bytes.ok().flatten().and_then(|bytes| StoredAnswer::decode(&bytes))
+    }
+
+    /// Waits while another process works on a payment for the same request; true when it no longer
+    /// does, and what became of it can be looked up.
+    pub async fn wait_elsewhere(&self, key: &ReplayKey, fingerprint: B256, until: tokio::time::Instant) -> bool {
+        match &self.storage {
+            Storage::File(_) => false,
+            Storage::Shared(database) => database.wait_elsewhere(key, fingerprint, until).await,
+        }
     }
 
     /// Reserves a payment durably, for as long as the reservation is held.
@@ -163,11 +176,16 @@ impl Journal {
         answer.await.unwrap_or(Err(WriteError::Unavailable))
     }
 
+    #[cfg(test)]
+    fn store(&self) -> &Arc<Store> {
+        let Storage::File(store) = &self.storage else { panic!("a file") };
+        store
+    }
+
     fn send(&self, command: Command) {
         if self.commands.send(command).is_err() {
             tracing::error!("the journal's writer is gone; the state on disk is resolved at the next start");
         }
-        #[cfg(feature = "sim")]
         if let Some(bell) = &self.bell {
             bell.notify_one();
         }

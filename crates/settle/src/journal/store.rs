@@ -8,11 +8,12 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use obol_payment::{Event, next};
+use obol_payment::Event;
 use obol_x402::ReplayKey;
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use super::{
+    archive::Archive,
     command::{Change, Command, WriteError},
     row::{KEY_LEN, Row, key_bytes, key_from_bytes},
 };
@@ -31,7 +32,7 @@ const ARCHIVES: TableDefinition<'static, &'static str, u64> = TableDefinition::n
 const ANSWERS: Rows = TableDefinition::new("answers");
 const ANSWERS_SIZE: &str = "answers_size";
 /// Bound on that sum; an answer above it is not kept.
-const MAX_ANSWERS: u64 = if cfg!(test) { 4096 } else { 256 << 20 };
+pub(super) const MAX_ANSWERS: u64 = if cfg!(test) { 4096 } else { 256 << 20 };
 const META: TableDefinition<'static, &'static str, u64> = TableDefinition::new("meta");
 /// 2 added the archives and the answers. 3 added payments whose nonce Permit2 keeps, which an older
 /// program would take for others. A file of an older format is brought up when it is opened.
@@ -46,9 +47,11 @@ const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 pub(super) type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
 
 /// The journal's file. `None` inside while it cannot be opened again after a failure.
-pub(super) struct Store {
+pub(crate) struct Store {
     database: RwLock<Option<Database>>,
     opener: Opener,
+    /// Where its closed rows go.
+    pub archive: Archive,
 }
 
 /// How the file is opened.
@@ -102,7 +105,7 @@ impl Store {
             }
         };
         check_format(path, &database)?;
-        Ok(Self { database: RwLock::new(Some(database)), opener })
+        Ok(Self { database: RwLock::new(Some(database)), opener, archive: Archive::beside(path) })
     }
 
     /// Opens the file anew: redb takes no more writes after one failed.
@@ -128,7 +131,8 @@ impl Store {
         Ok(None)
     }
 
-    pub fn open_rows(&self, visit: &mut impl FnMut(ReplayKey, Row)) -> Result<(), redb::Error> {
+    /// Rows that work goes on for.
+    pub fn open_rows(&self, mut visit: impl FnMut(ReplayKey, Row)) -> Result<(), redb::Error> {
         let slot = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let txn = slot.as_ref().ok_or(redb::Error::DatabaseClosed)?.begin_read()?;
         for entry in txn.open_table(OPEN)?.iter()? {
@@ -159,6 +163,15 @@ impl Store {
         Ok(())
     }
 
+    /// Every row, in no order that means anything.
+    pub fn each(&self, mut visit: impl FnMut(ReplayKey, Row)) -> Result<(), redb::Error> {
+        self.open_rows(&mut visit)?;
+        self.closed(None, |key, row| {
+            visit(key, row);
+            ControlFlow::Continue(())
+        })
+    }
+
     /// The answer that is kept with a payment.
     pub fn answer(&self, key: &ReplayKey) -> Result<Option<Vec<u8>>, redb::Error> {
         let slot = self.database.read().unwrap_or_else(PoisonError::into_inner);
@@ -166,6 +179,7 @@ impl Store {
         Ok(txn.open_table(ANSWERS)?.get(&key_bytes(key))?.map(|answer| answer.value().to_vec()))
     }
 
+    /// How much of each month's archive counts, in bytes.
     pub fn marks(&self) -> Result<BTreeMap<String, u64>, redb::Error> {
         let slot = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let txn = slot.as_ref().ok_or(redb::Error::DatabaseClosed)?.begin_read()?;
@@ -291,13 +305,12 @@ impl Tables<'_> {
     fn reserve(&mut self, key: &ReplayKey, row: &mut Row, now: u64) -> Result<Result<(), WriteError>, redb::Error> {
         let key = key_bytes(key);
         let existing = self.get(&key)?;
-        let Some(state) = next(existing.as_ref().map(|row| row.state), Event::Admitted) else {
-            return Ok(Err(existing.map_or(WriteError::Illegal, |row| WriteError::Conflict(Box::new(row)))));
-        };
+        if let Err(refused) = row.admit(existing.as_ref(), now) {
+            return Ok(Err(refused));
+        }
         if existing.is_some() {
             self.closed.remove(&key)?;
         }
-        (row.state, row.created, row.updated) = (state, now, now);
         self.open.insert(&key, &*render(row)?)?;
         Ok(Ok(()))
     }
@@ -306,24 +319,13 @@ impl Tables<'_> {
         let bytes = key_bytes(key);
         let Some(mut row) = self.get(&bytes)? else { return Ok(Err(WriteError::Illegal)) };
         let was_open = row.state.is_open();
-        for event in change.events {
-            match next(Some(row.state), *event) {
-                Some(state) => row.state = state,
-                None => return Ok(Err(WriteError::Conflict(Box::new(row)))),
-            }
+        if let Err(refused) = row.apply(change, now) {
+            return Ok(Err(refused));
         }
-        row.updated = now;
-        row.receipt = change.receipt.clone().or(row.receipt);
-        row.transaction = change.transaction.clone().or(row.transaction);
-        row.reason = change.reason.clone().or(row.reason);
-        let planned = change.next_attempt.map(|wait| now.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
-        row.next_attempt = planned.or(row.next_attempt).filter(|_| row.state.is_unsettled());
-        row.ask = change.ask.clone().or(row.ask).filter(|_| row.state.is_unsettled());
         if let Some(answer) = &change.answer {
             self.forget(&bytes, row.answer.take())?;
             row.answer = self.keep(&bytes, answer)?;
-        } else if row.answer.is_some() && !row.state.is_unsettled() && !row.state.is_paid() {
-            // Not paid for after all.
+        } else if row.keeps_in_vain() {
             self.forget(&bytes, row.answer.take())?;
         }
         let value = render(&row)?;

@@ -36,7 +36,7 @@ async fn reserve(journal: &Journal, n: u8) -> Result<super::Reservation, WriteEr
 }
 
 fn state(journal: &Journal, n: u8) -> Option<State> {
-    journal.read(&key(n)).unwrap().map(|row| row.state)
+    journal.store().read(&key(n)).unwrap().map(|row| row.state)
 }
 
 fn receipt() -> Receipt {
@@ -111,8 +111,8 @@ async fn a_crash_is_resolved_on_open() {
     assert_eq!(unknown.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [key(2), key(4)]);
     assert_eq!(unknown[1].1.transaction.as_deref(), Some("0xdef"));
     assert_eq!(unknown[0].1.payment(&key(2)).unwrap().facilitator_body, payment(2).facilitator_body);
-    assert_eq!(journal.read(&key(3)).unwrap().unwrap().receipt, Some(receipt()));
-    assert_eq!(journal.read(&key(3)).unwrap().unwrap().ask, None, "what is not needed any more is not kept");
+    assert_eq!(journal.store().read(&key(3)).unwrap().unwrap().receipt, Some(receipt()));
+    assert_eq!(journal.store().read(&key(3)).unwrap().unwrap().ask, None, "what is not needed any more is not kept");
 }
 
 #[tokio::test]
@@ -358,7 +358,7 @@ fn a_making_that_was_cut_short_is_begun_anew() {
 async fn answers_are_kept_within_a_bound_and_go_with_what_they_belong_to() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = Journal::open(&dir.path().join("j")).unwrap();
-    let kept = |n: u8| journal.store.answer(&key(n)).unwrap().map(|bytes| bytes.len());
+    let kept = |n: u8| journal.store().answer(&key(n)).unwrap().map(|bytes| bytes.len());
     let begin = async |n: u8| {
         let mut reservation = reserve(&journal, n).await.unwrap();
         reservation.begin(Ask::of(&payment(n)).unwrap(), Some(vec![n; 1500])).await.unwrap();
@@ -376,7 +376,7 @@ async fn answers_are_kept_within_a_bound_and_go_with_what_they_belong_to() {
     drop(fourth);
     journal.flush().await.unwrap();
     assert_eq!([2, 4].map(kept), [Some(1500), Some(1500)]);
-    let row = journal.read(&key(2)).unwrap().unwrap();
+    let row = journal.store().read(&key(2)).unwrap().unwrap();
     let (reply, answer) = tokio::sync::oneshot::channel();
     journal.send(super::command::Command::Archive { rows: vec![(key(2), row)], month: "2026-01".into(), mark: 0, reply });
     answer.await.unwrap().unwrap();

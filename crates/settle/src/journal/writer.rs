@@ -1,11 +1,17 @@
 //! The one writer: takes what has queued up during the last commit, and commits it as one.
 
 use std::{
-    sync::mpsc::{Receiver, RecvTimeoutError},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, TryRecvError},
+    },
     time::{Duration, Instant},
 };
 
+use tokio::sync::Notify;
+
 use super::{
+    Database,
     command::{Command, WriteError},
     store::Store,
 };
@@ -40,29 +46,75 @@ pub(super) fn run(store: &Store, inbox: &Receiver<Command>) {
 
 /// Commits a batch and answers it; returns what must be tried again, and whether the disk failed.
 fn commit(store: &Store, mut batch: Vec<Command>) -> (Vec<Command>, bool) {
-    match store.apply(&mut batch) {
+    let results = store.apply(&mut batch).map_err(|error| error.to_string());
+    if results.is_err() {
+        store.reopen();
+    }
+    conclude(batch, results)
+}
+
+/// Answers a batch that is durable or has failed.
+fn conclude(batch: Vec<Command>, results: Result<Vec<Result<(), WriteError>>, String>) -> (Vec<Command>, bool) {
+    match results {
         Ok(results) => {
             batch.into_iter().zip(results).for_each(|(command, result)| settle(command, result));
             (Vec::new(), false)
         }
         Err(error) => {
-            tracing::error!(%error, commands = batch.len(), "the journal cannot be written");
-            let backlog = batch.into_iter().filter_map(postpone).collect();
-            store.reopen();
-            (backlog, true)
+            tracing::error!(error, commands = batch.len(), "the journal cannot be written");
+            (batch.into_iter().filter_map(postpone).collect(), true)
         }
     }
+}
+
+/// The same as a task, for a database: what queues up during one commit is the next.
+pub(super) async fn run_shared(database: Arc<Database>, inbox: Receiver<Command>, bell: Arc<Notify>) {
+    let mut backlog = Vec::new();
+    loop {
+        let mut batch: Vec<Command> = std::mem::take(&mut backlog);
+        let fresh = batch.is_empty();
+        let gone = fill(&mut batch, &inbox);
+        if batch.is_empty() {
+            if gone {
+                return;
+            }
+            // Nobody rings when the last handle goes.
+            drop(tokio::time::timeout(RETRY, bell.notified()).await);
+            continue;
+        }
+        if fresh && !batch.iter().any(is_awaited) {
+            tokio::time::sleep(LINGER).await;
+            fill(&mut batch, &inbox);
+        }
+        let results = database.apply(&mut batch).await.map_err(|error| error.to_string());
+        let failed;
+        (backlog, failed) = conclude(batch, results);
+        if failed && gone {
+            tracing::error!(facts = backlog.len(), "the journal closes with unwritten facts; another replica asks about them");
+            return;
+        }
+        if failed && !backlog.is_empty() {
+            drop(tokio::time::timeout(RETRY, bell.notified()).await);
+        }
+    }
+}
+
+/// Takes what has queued up, as far as there is room; true when no more will come.
+fn fill(batch: &mut Vec<Command>, inbox: &Receiver<Command>) -> bool {
+    while batch.len() < MAX_BATCH {
+        match inbox.try_recv() {
+            Ok(command) => batch.push(command),
+            Err(TryRecvError::Empty) => return false,
+            Err(TryRecvError::Disconnected) => return true,
+        }
+    }
+    false
 }
 
 /// The same as a task: what queues up during a commit's latency is committed with it. The writer
 /// rests while `bell` is silent.
 #[cfg(feature = "sim")]
-pub(super) async fn run_simulated(
-    store: std::sync::Arc<Store>,
-    inbox: Receiver<Command>,
-    bell: std::sync::Arc<tokio::sync::Notify>,
-    host: std::sync::Arc<dyn crate::sim::Host>,
-) {
+pub(super) async fn run_simulated(store: Arc<Store>, inbox: Receiver<Command>, bell: Arc<Notify>, host: Arc<dyn crate::sim::Host>) {
     let mut backlog = Vec::new();
     loop {
         if backlog.is_empty() {
