@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     places::Places,
-    run::{Result, run},
+    run::{Error, Result, run},
 };
 
 /// npm packages of `testbed/node`, and the scripts that use them.
@@ -51,6 +51,18 @@ pub fn python(places: &Places, name: &str) -> Result {
         run(&mut pip)
     })?;
     copy_files(&places.root.join("testbed/python"), &places.cache.join("python"))
+}
+
+/// PostgreSQL comes with the system. Debian keeps its server's programs out of `PATH`.
+pub fn postgres(_: &Places) -> Result {
+    let debian = fs_err::read_dir("/usr/lib/postgresql").into_iter().flatten().filter_map(std::result::Result::ok);
+    let mut found = debian.map(|version| version.path().join("bin/postgres")).filter(|path| path.exists());
+    match found.next() {
+        Some(path) => println!("{}", path.display()),
+        None => run(Command::new("postgres").arg("--version"))
+            .map_err(|_| Error::Check("PostgreSQL is missing; type `sudo apt-get install postgresql`".to_owned()))?,
+    }
+    Ok(())
 }
 
 /// The Rust peers of `testbed/rust`; Cargo itself knows what is there already.

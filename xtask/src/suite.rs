@@ -28,6 +28,7 @@ const STEPS: &[(Part, &str, Work)] = &[
         run(&mut p.cargo(&["test", "--locked", "--workspace", "--exclude", "obol-e2e", "--no-fail-fast"]))
     }),
     (Part::Unit, "simulation of payments", |_| sim::run_sim(&["--seeds".to_owned(), "20000".to_owned()])),
+    (Part::E2e, "provision: PostgreSQL", provision::postgres),
     (Part::E2e, "provision: npm", provision::node),
     (Part::E2e, "provision: Permit2", provision::permit2),
     (Part::E2e, "provision: PyPI x402 2.x", |p| provision::python(p, "x402")),

@@ -216,7 +216,7 @@ async fn what_a_dead_process_left_is_taken_over_and_nothing_of_a_live_one() {
         gate.add_permits(1);
         let Captured::Settled(_, delivery) = three.capture().await else { panic!("it settles") };
         let settling = tokio::spawn(two.capture());
-        drop(told.send(()));
+        assert!(told.send(()).is_ok());
         settling.await.ok();
         // Never reached: the gate stays closed.
         drop((one, delivery, a));
@@ -225,10 +225,11 @@ async fn what_a_dead_process_left_is_taken_over_and_nothing_of_a_live_one() {
     shop.until("a is in mid-settlement", "reserved settling settled reserved").await;
     // At once, and nothing of it runs to its end.
     dying.shutdown_background();
-    shop.gate().add_permits(100);
+    let gate = shop.gate();
 
     // A copy of what it was settling waits for the takeover, and is told that nobody knows.
     assert!(matches!(admit(&b, 2, [2; 32]).await, Err(Refusal::Unsettled { .. })));
+    gate.add_permits(100);
     shop.until("taken over and asked about", "released owed owed reserved").await;
     assert_eq!(shop.facilitator.asked.load(SeqCst), 3, "the one in mid-settlement was asked about once more");
     let permit = admit(&b, 1, [1; 32]).await.expect("the released one may be used again");

@@ -91,7 +91,10 @@ impl Database {
             self.lose(&mut slot);
             // The word may have got lost on its way back.
             tracing::warn!(%error, "a commit was not answered; the database is asked what became of it");
-            return if self.was_committed(&transaction).await { Ok(results) } else { Err(error) };
+            let committed = self.was_committed(&transaction).await;
+            // Nobody could connect anew while this held the slot.
+            self.lost.notify_one();
+            return if committed { Ok(results) } else { Err(error) };
         }
         Err(DatabaseError::Contended)
     }

@@ -46,6 +46,8 @@ pub(crate) struct Database {
     writer: Mutex<Option<Session>>,
     /// Single statements of everybody else, side by side.
     reader: RwLock<Option<Arc<Session>>>,
+    /// Whether the writing session is there.
+    can_write: AtomicBool,
     /// A session is lost.
     lost: Notify,
     is_ready: AtomicBool,
@@ -64,6 +66,7 @@ impl Database {
             takeover,
             writer: Mutex::default(),
             reader: RwLock::default(),
+            can_write: AtomicBool::new(false),
             lost: Notify::new(),
             is_ready: AtomicBool::new(false),
             answers: AtomicU64::new(0),

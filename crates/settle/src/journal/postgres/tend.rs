@@ -66,6 +66,7 @@ impl Database {
     /// Gives the writing session up, and with it the lock.
     pub(super) fn lose(&self, slot: &mut Option<Session>) {
         *slot = None;
+        self.can_write.store(false, Relaxed);
         self.is_ready.store(false, Relaxed);
         self.lost.notify_one();
     }
@@ -77,7 +78,7 @@ impl Database {
         match &done {
             Ok(_) => {
                 rounds.is_settled |= rounds.gone.is_empty();
-                self.is_ready.store(rounds.is_settled, Relaxed);
+                self.is_ready.store(rounds.is_settled && self.can_write.load(Relaxed), Relaxed);
             }
             Err(_) => {
                 self.is_ready.store(false, Relaxed);
@@ -131,6 +132,7 @@ impl Database {
                     return Err(DatabaseError::Locked);
                 }
                 *writer = Some(session);
+                self.can_write.store(true, Relaxed);
             }
         }
         if self.reader().is_err() {
