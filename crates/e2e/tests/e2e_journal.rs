@@ -12,12 +12,12 @@ use std::{
 
 use futures_util::future::{BoxFuture, join_all};
 use obol_e2e::postgres::Postgres;
-use obol_offer::{Amount, B256, Network, OfferName, Terms};
+use obol_offer::{Amount, B256, Network, OfferName, Scheme, Terms};
 use obol_settle::{
     Captured, Cashier, CashierConfig, Facilitator, OpenError, PaymentPermit, PaymentQuery, PaymentState, Receipt, Recovery, Refusal,
     Secret, SettleOutcome, SharedJournal, StoredAnswer, VerifyOutcome,
 };
-use obol_x402::{Authorization, LocalCheck, MatchedPayment, Version};
+use obol_x402::{Authorization, AuthorizationKind, LocalCheck, MatchedPayment, Version};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -36,7 +36,14 @@ fn payment(n: u64) -> MatchedPayment {
     let nonce = B256::left_padding_from(&n.to_be_bytes());
     MatchedPayment {
         version: Version::V2,
-        terms: Terms { network, asset: network.default_asset(), pay_to, amount: Amount::from(1000), max_timeout_seconds: 300 },
+        terms: Terms {
+            scheme: Scheme::Exact,
+            network,
+            asset: network.default_asset(),
+            pay_to,
+            amount: Amount::from(1000),
+            max_timeout_seconds: 300,
+        },
         authorization: Authorization {
             from: "0x70997970C51812dc3A010C7d01b50e0d17dc79C8".parse().expect("an address"),
             to: pay_to,
@@ -44,9 +51,11 @@ fn payment(n: u64) -> MatchedPayment {
             valid_after: 0,
             valid_before: 4_000_000_000,
             nonce,
+            kind: AuthorizationKind::default(),
             signature: vec![1; 65],
         },
         local_check: LocalCheck::SignedByPayer,
+        charge: Amount::from(1000),
         payload_digest: nonce.0,
         facilitator_body: format!(r#"{{"n":{n},"nul":"\u0000"}}"#).into_bytes(),
     }
