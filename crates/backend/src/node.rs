@@ -165,7 +165,7 @@ fn read_stack(dir: &StackDir) -> Result<StackConfig, NodeError> {
     dir.stack().map_err(tell)
 }
 
-async fn bind(address: SocketAddr, fix: &'static str) -> Result<TcpListener, NodeError> {
+pub(crate) async fn bind(address: SocketAddr, fix: &'static str) -> Result<TcpListener, NodeError> {
     TcpListener::bind(address).await.map_err(|source| NodeError::Listen { address, source, fix })
 }
 
@@ -217,7 +217,7 @@ fn cashier_config(config: &NodeConfig, stack: &StackConfig, play: &Arc<PlayMoney
     }
 }
 
-fn gateway_config(stack: &StackConfig) -> GatewayConfig {
+pub(crate) fn gateway_config(stack: &StackConfig) -> GatewayConfig {
     let default = GatewayConfig::default();
     let size = |value: Option<u32>, default| value.and_then(|v| usize::try_from(v).ok()).unwrap_or(default);
     GatewayConfig {

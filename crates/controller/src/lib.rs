@@ -4,6 +4,7 @@
 //! apply (the one place that writes, and only while the lease is held). A pass that finds everything
 //! as it should be writes nothing.
 
+mod admin;
 mod apply;
 mod build;
 mod gate;
@@ -18,6 +19,7 @@ mod run;
 mod settings;
 mod status;
 
+pub use admin::serve_admin;
 pub use build::{GRANT, MANAGED_BY, MANAGER, OFFER, grants, route_name, routes};
 pub use gate::{Loaded, REPORT_PATH, Report};
 pub use metrics::Metrics;

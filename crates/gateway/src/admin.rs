@@ -69,6 +69,9 @@ fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>>
             }
             (StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", shared.metrics.encode())
         }
+        (&(Method::GET | Method::HEAD), "/offers") if shared.report.is_some() => {
+            (StatusCode::OK, "application/json", shared.report.as_ref().map(|report| report()).unwrap_or_default())
+        }
         (_, "/healthz" | "/readyz" | "/metrics") => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "use GET\n".to_owned()),
         _ => (StatusCode::NOT_FOUND, TEXT, "see /healthz, /readyz, /metrics\n".to_owned()),
     };

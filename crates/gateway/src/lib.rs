@@ -118,12 +118,21 @@ pub struct Gateway {
     config: GatewayConfig,
     table: TableHandle,
     cashier: Cashier,
+    report: Option<Report>,
 }
+
+/// What is told on `/offers` of the admin listener, as JSON.
+pub type Report = Arc<dyn Fn() -> String + Send + Sync>;
 
 impl Gateway {
     /// A gateway that serves `table` and is paid through `cashier`.
     pub fn new(config: GatewayConfig, table: TableHandle, cashier: Cashier) -> Self {
-        Self { config, table, cashier }
+        Self { config, table, cashier, report: None }
+    }
+
+    /// Has operators told of what is loaded, on `/offers`.
+    pub fn reporting(self, report: Report) -> Self {
+        Self { report: Some(report), ..self }
     }
 
     /// Serves buyers on `public` and `/healthz`, `/readyz`, `/metrics` on `admin` until `shutdown`,
@@ -150,6 +159,7 @@ impl Gateway {
             config: self.config,
             table: self.table,
             cashier: self.cashier,
+            report: self.report,
         });
         // Operators watch the drain, so their listener ends last.
         let operators = CancellationToken::new();

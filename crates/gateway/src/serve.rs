@@ -38,6 +38,7 @@ pub(crate) struct Shared {
     pub config: GatewayConfig,
     pub table: TableHandle,
     pub cashier: Cashier,
+    pub report: Option<crate::Report>,
     pub proxy: Proxy,
     pub metrics: Metrics,
     pub offers: Offers,

@@ -4,6 +4,7 @@ mod more;
 mod pay;
 mod payments;
 mod sell;
+mod serve;
 mod stack;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -12,6 +13,7 @@ pub use more::{CompletionsArgs, DiffArgs, QuickstartArgs, SandboxCommand, Schema
 pub use pay::PayArgs;
 pub use payments::{ExportArgs, ExportFormat, PaymentsCommand, PaymentsListArgs, PaymentsShowArgs};
 pub use sell::{DeleteArgs, EditArgs, SellCommand, SellHttpArgs, StartArgs, StatusArgs, StopArgs, TestArgs};
+pub use serve::{ControllerArgs, GatewayArgs, RoleArgs, ServeCommand};
 pub use stack::{InitArgs, InstallServiceArgs, LogFormat, PurgeArgs, StackCommand, UpArgs};
 
 /// Sell an HTTP service per request over x402, from your own machine.
@@ -92,6 +94,9 @@ pub enum Command {
     /// Play money for trying things out
     #[command(subcommand)]
     Sandbox(SandboxCommand),
+    /// Run one program of a cluster; for Pods
+    #[command(subcommand)]
+    Serve(ServeCommand),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Print the JSON schema of values-offer.yaml, or the command tree

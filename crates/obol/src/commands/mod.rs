@@ -16,6 +16,7 @@ mod sell_http;
 mod sell_list;
 mod sell_stop;
 mod sell_test;
+mod serve;
 mod stack_down;
 mod stack_init;
 mod stack_purge;
@@ -46,6 +47,7 @@ pub async fn run(cli: Cli, printer: &Printer) -> Result<Exit, Error> {
         Command::Pay(args) => pay::run(args, printer).await,
         Command::Payments(command) => payments::run(command, printer).await,
         Command::Sandbox(command) => sandbox::run(command, printer).await,
+        Command::Serve(command) => serve::run(command, cli.verbose, printer).await,
         Command::Completions(args) => completions::run(&args, printer),
         Command::Schema(args) => schema::run(&args, printer),
         Command::Version => {

@@ -49,7 +49,7 @@ pub async fn run(args: UpArgs, verbose: bool, printer: &Printer) -> Result<Exit,
 }
 
 /// The first signal ends in order, the second at once.
-async fn until_signal(shutdown: CancellationToken, printer: Printer) {
+pub(super) async fn until_signal(shutdown: CancellationToken, printer: Printer) {
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else { return };
     for first in [true, false] {
         tokio::select! {
@@ -100,7 +100,7 @@ async fn follow(context: Context, printer: Printer) {
 
 /// `OBOL_LOG` (as in `RUST_LOG`) wins over `--verbose`. What is still to be written is written when
 /// the guard goes.
-fn log(format: LogFormat, verbose: bool, human: bool) -> WorkerGuard {
+pub(super) fn log(format: LogFormat, verbose: bool, human: bool) -> WorkerGuard {
     // A person sees the table of offers; the log adds what went wrong.
     let level = match (verbose, human) {
         (true, _) => "debug,hyper=info,reqwest=info,h2=info,rustls=info",

@@ -63,8 +63,8 @@ macro_rules! url_path {
 }
 // What `CanonicalPath` leaves as it is, in one segment; `.` and `..` have to be looked for apart.
 macro_rules! segment {
-    () => {
-        "([!$&'()*+,.0-9:;=@A-Z\\[\\]_a-z~-]|%(2[0-9A-C]|3[A-F]|40|5[BDE]|60|7[B-D]|[89A-F][0-9A-F]))+"
+    ($star:literal) => {
+        concat!("([!$&'()", $star, "+,.0-9:;=@A-Z\\[\\]_a-z~-]|%(2[0-9A-C]|3[A-F]|40|5[BDE]|60|7[B-D]|[89A-F][0-9A-F]))+")
     };
 }
 macro_rules! plain_segment {
@@ -89,9 +89,9 @@ shapes! {
     /// A canonical path without escapes; `/` alone may end with a slash.
     PATH = "^(/|(/", plain_segment!(), ")+)$";
     /// A canonical path.
-    CANONICAL = "^(/", segment!(), ")*/?$";
+    CANONICAL = "^(/", segment!("*"), ")*/?$";
     /// `/path` or `/path/*`, or either without the path.
-    ROUTE = "^(/", segment!(), ")*(/[*])?$";
+    ROUTE = "^(/", segment!(""), ")*(/[*])?$";
     /// RFC 3339.
     TIME = "^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$";
     /// `1h`, `90s`, `1h30m`, `0s`.
