@@ -10,7 +10,7 @@ use std::{
 use arc_swap::ArcSwap;
 use kube::{Api, Client, runtime::watcher};
 use obol_controller::{Home, Loaded, Mirror, Reader, Report, ServiceOffer};
-use obol_gateway::{Gateway, TableHandle};
+use obol_gateway::{Gateway, GatewayConfig, Inference, InferencePlace, TableHandle};
 use obol_reconcile::{Site, State, reconcile};
 use obol_settle::{Cashier, CashierConfig};
 use obol_stackdir::StackConfig;
@@ -28,7 +28,7 @@ use crate::{
 const DEBOUNCE: Duration = Duration::from_millis(10);
 
 /// How a gateway in a cluster works.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct PodConfig {
     /// What is true for every offer.
     pub stack: StackConfig,
@@ -40,6 +40,8 @@ pub struct PodConfig {
     pub data: PathBuf,
     /// Where offers are at home.
     pub home: Home,
+    /// What opens the inference gateways; without it no model is served.
+    pub gate_secret: Option<String>,
 }
 
 /// A gateway that has opened its journal and its addresses, and is ready to run.
@@ -98,7 +100,9 @@ impl GatewayPod {
         };
         let _following = AbortOnDropHandle::new(tokio::spawn(follow.run(client)));
         let told = Arc::new(move || serde_json::to_string(report.load().as_ref()).unwrap_or_default());
-        let gateway = Gateway::new(gateway_config(&config.stack), table, cashier.clone()).reporting(told);
+        let inference = config.gate_secret.map(|secret| Inference { place: InferencePlace::Services, secret });
+        let gateway = GatewayConfig { inference, ..gateway_config(&config.stack) };
+        let gateway = Gateway::new(gateway, table, cashier.clone()).reporting(told);
         let ended = gateway.run(public, admin, shutdown).await;
         cashier.drain().await;
         ended.map_err(NodeError::Gateway)

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::StreamExt as _;
-use obol_offer::ConditionStatus;
+use obol_offer::{ConditionStatus, ModelState};
 use obol_reconcile::Finding;
 use tokio::sync::{Notify, watch};
 use url::Url;
@@ -22,11 +22,18 @@ const CONCURRENCY: usize = 16;
 
 type Targets = Arc<BTreeMap<Id, Url>>;
 
+/// What a Pod said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Served {
+    pub model: Finding,
+    pub upstream: Finding,
+}
+
 /// Asks the Pods again and again.
 #[derive(Clone)]
 pub(crate) struct ModelWatch {
     targets: watch::Sender<Targets>,
-    found: Arc<Mutex<BTreeMap<Id, Finding>>>,
+    found: Arc<Mutex<BTreeMap<Id, Served>>>,
 }
 
 impl ModelWatch {
@@ -48,7 +55,7 @@ impl ModelWatch {
     }
 
     /// What was found of an offer's model.
-    pub(crate) fn last(&self, id: &Id) -> Option<Finding> {
+    pub(crate) fn last(&self, id: &Id) -> Option<Served> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
 
@@ -59,7 +66,7 @@ impl ModelWatch {
             let wanted = targets.borrow_and_update().clone();
             let all: Vec<(Id, Url)> = wanted.iter().map(|(id, url)| (id.clone(), url.clone())).collect();
             let asked = futures_util::stream::iter(all).map(|(id, url)| async move { (id, ask(&url).await) });
-            let found: BTreeMap<Id, Finding> = asked.buffer_unordered(CONCURRENCY).collect().await;
+            let found: BTreeMap<Id, Served> = asked.buffer_unordered(CONCURRENCY).collect().await;
             let differs = {
                 let mut known = self.found.lock().unwrap_or_else(PoisonError::into_inner);
                 let differs = *known != found;
@@ -77,26 +84,40 @@ impl ModelWatch {
     }
 }
 
-async fn ask(url: &Url) -> Finding {
-    let away = |why: String| Finding(ConditionStatus::False, "WaitingForInference", why);
+async fn ask(url: &Url) -> Served {
+    let away = |why: String| Served {
+        model: Finding(ConditionStatus::Unknown, "WaitingForInference", why.clone()),
+        upstream: Finding(ConditionStatus::Unknown, "WaitingForInference", why),
+    };
     let answers = match http::get_each(url, PATH).await {
         Ok(answers) if !answers.is_empty() => answers,
         Ok(_) => return away("the inference gateway has no address yet".to_owned()),
         Err(why) => return away(why),
     };
+    let states = answers.into_iter().map(|answer| {
+        let (status, body) = answer?;
+        let state: Option<ModelState> = Some(body).filter(|_| status.is_success()).and_then(|body| serde_json::from_slice(&body).ok());
+        state.ok_or_else(|| format!("the inference gateway answered {status} without a state of the model"))
+    });
     // One Pod that serves is enough; the Service sends nobody to others.
-    let mut trouble = None;
-    for answer in answers {
-        match answer {
-            Ok((status, _)) if status.is_success() => {
-                return Finding(ConditionStatus::True, "Served", "the model server has the model".to_owned());
-            }
-            Ok((_, body)) => {
-                let why: String = String::from_utf8_lossy(&body).trim().chars().take(200).collect();
-                trouble = Some(Finding(ConditionStatus::False, "ModelMissing", why));
-            }
-            Err(why) => trouble = trouble.or_else(|| Some(away(why))),
+    let mut best: Option<Result<ModelState, String>> = None;
+    for state in states {
+        if best.is_none() || state.as_ref().is_ok_and(ModelState::is_ready) {
+            best = Some(state);
         }
     }
-    trouble.unwrap_or_else(|| away("the inference gateway does not answer".to_owned()))
+    match best {
+        Some(Ok(state)) => Served { model: (&state).into(), upstream: upstream(&state) },
+        Some(Err(why)) => away(why),
+        None => away("the inference gateway does not answer".to_owned()),
+    }
+}
+
+/// What the state of a model says of its server.
+fn upstream(state: &ModelState) -> Finding {
+    match state {
+        ModelState::Unknown => Finding(ConditionStatus::Unknown, "NotProbed", "nobody has looked yet".to_owned()),
+        ModelState::Unreachable { message } => Finding(ConditionStatus::False, "Unhealthy", message.clone()),
+        _ => Finding(ConditionStatus::True, "Healthy", "the model server answers".to_owned()),
+    }
 }

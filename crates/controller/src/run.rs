@@ -229,10 +229,10 @@ impl Pass {
             self.targets.iter().map(|(id, target)| (id.clone(), status::upstream(health(target).as_ref()))).collect();
         let mut models = BTreeMap::new();
         for (id, _) in read.iter().filter(|(_, read)| read.kind == OfferKind::Inference) {
-            if let Some(finding) = self.models.last(id) {
-                // The Pod asks its model server for the model: one answer tells of both.
-                upstreams.insert(id.clone(), finding.clone());
-                models.insert(id.clone(), finding);
+            // The Pod asks its model server for the model: one answer tells of both.
+            if let Some(served) = self.models.last(id) {
+                upstreams.insert(id.clone(), served.upstream);
+                models.insert(id.clone(), served.model);
             }
         }
         Seen { upstreams, models, gates: self.gates.last() }

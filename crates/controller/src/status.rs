@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kube::api::DynamicObject;
-use obol_offer::{Condition, ConditionKind, ConditionStatus, OfferStatus};
+use obol_offer::{Condition, ConditionKind, ConditionStatus, ModelState, OfferKind, OfferStatus};
 use obol_reconcile::{Finding, Health, Observed, OfferState};
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -29,7 +29,7 @@ pub(crate) fn conditions(id: &Id, object: &ServiceOffer, read: &Read, state: Opt
     };
     let seen = &world.seen;
     let mut status = state.observed(Observed {
-        model: seen.models.get(id).cloned(),
+        model: (read.kind == OfferKind::Inference).then(|| seen.models.get(id).cloned().unwrap_or_else(|| (&ModelState::Unknown).into())),
         upstream: Some(seen.upstreams.get(id).cloned().unwrap_or_else(|| upstream(None))),
         gate: Some(gate(id, object, seen)),
         route: Some(route(id, world)),

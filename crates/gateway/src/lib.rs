@@ -89,7 +89,7 @@ impl std::fmt::Debug for Inference {
 pub enum InferencePlace {
     /// One listener for all offers.
     At(SocketAddr),
-    /// In a cluster: port 8403 of the Service `<offer>-inference`, in namespace `obol-offers`.
+    /// In a cluster: port 8403 of the Service `<offer>-inference`, beside the offer.
     Services,
 }
 

@@ -150,11 +150,14 @@ fn cause(error: &hyper_util::client::legacy::Error, progress: Option<&Progress>)
 pub(crate) fn inference_uri(offer: &Offer, path: &CanonicalPath, place: InferencePlace) -> Result<Uri, http::Error> {
     let authority = match place {
         InferencePlace::At(address) => address.to_string(),
-        InferencePlace::Services => format!("{}-inference.{OFFERS_NAMESPACE}.svc:{INFERENCE_PORT}", offer.name),
+        InferencePlace::Services => {
+            let namespace = offer.name.namespace().unwrap_or(OFFERS_NAMESPACE);
+            format!("{}-inference.{namespace}.svc:{INFERENCE_PORT}", offer.name.plain())
+        }
     };
     let prefix = offer.path.as_str().trim_end_matches('/');
     let rest = path.as_str().strip_prefix(prefix).unwrap_or(path.as_str());
-    Uri::builder().scheme("http").authority(authority).path_and_query(format!("/{}{rest}", offer.name)).build()
+    Uri::builder().scheme("http").authority(authority).path_and_query(format!("/{}{rest}", offer.name.plain())).build()
 }
 
 /// Where a request goes: the upstream's base, the path behind the offer's own, the buyer's query.

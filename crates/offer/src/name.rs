@@ -62,6 +62,11 @@ impl OfferName {
         Self(format!("{namespace}/{}", self.plain()))
     }
 
+    /// Its namespace, where that is one of its own.
+    pub fn namespace(&self) -> Option<&str> {
+        self.0.split_once('/').map(|(namespace, _)| namespace)
+    }
+
     /// The name without its namespace.
     pub fn plain(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or(&self.0)

@@ -18,6 +18,7 @@ pub async fn run(args: GatewayArgs, verbose: bool, printer: &Printer) -> Result<
         admin: args.role.admin,
         data: args.data,
         home: serve::home(&args.role),
+        gate_secret: args.gate_secret.as_deref().map(secret).transpose()?,
     };
     let pod = GatewayPod::start(config, serve::client().await?).await?;
     let addresses = pod.addresses();
@@ -27,4 +28,15 @@ pub async fn run(args: GatewayArgs, verbose: bool, printer: &Printer) -> Result<
     pod.run(serve::shutdown(printer)).await?;
     printer.note("stopped");
     Ok(Exit::Done)
+}
+
+/// The first line of a file.
+fn secret(file: &std::path::Path) -> Result<String, Error> {
+    let text = fs_err::read_to_string(file).map_err(|error| Error::io(file, error))?;
+    match text.lines().next().map(str::trim).filter(|line| !line.is_empty()) {
+        Some(secret) => Ok(secret.to_owned()),
+        None => {
+            Err(Error::failed("gate_secret", format!("{} is empty", file.display()), "write the secret that the inference gateways have"))
+        }
+    }
 }
