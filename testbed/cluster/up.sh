@@ -44,9 +44,11 @@ ip route add "$PODS" via "$IP"
 ready 60 "API server" "$BIN/kubectl" get --raw /readyz
 sed "s/@DNS@/$DNS/; s/@MACHINE@/$MACHINE/" "$HERE/manifests.yaml" | "$BIN/kubectl" apply -f - >/dev/null
 node_ready() { "$BIN/kubectl" wait --for=condition=Ready "node/$NODE" --timeout=1s; }
+policies_ready() { "$BIN/kubectl" --namespace kube-system rollout status daemonset/kube-network-policies --timeout=1s; }
 dns_ready() { "$BIN/kubectl" --namespace kube-system rollout status deployment/coredns --timeout=1s; }
 ready 60 "node" node_ready
 # The first bare Pod would wait for it.
 ready 30 "default ServiceAccount" "$BIN/kubectl" get serviceaccount default
 ready 60 "DNS" dns_ready
+ready 60 "NetworkPolicies" policies_ready
 echo "$KUBECONFIG"

@@ -39,7 +39,11 @@ enum Command {
         list: bool,
     },
     /// Provision the test environment, and run nothing
-    Provision,
+    Provision {
+        /// For one part only
+        #[arg(long, value_enum)]
+        only: Option<Part>,
+    },
     /// Write what is made from the Rust types: schemas of the charts, the record of shipped files
     Generate,
     /// Check which crate may depend on what
@@ -80,7 +84,7 @@ enum Part {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Test { only, list } => suite::test(only, list),
-        Command::Provision => suite::provision(),
+        Command::Provision { only } => suite::provision(only),
         Command::Generate => generate::generate(),
         Command::Layers => layers::check(),
         Command::Crd => generate::crd(),

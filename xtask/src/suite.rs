@@ -59,8 +59,9 @@ pub fn test(only: Option<Part>, list: bool) -> Result {
 }
 
 /// `cargo xtask provision`
-pub fn provision() -> Result {
-    run_steps(STEPS.iter().filter(|(_, name, _)| name.starts_with("provision")))
+pub fn provision(only: Option<Part>) -> Result {
+    let chosen = STEPS.iter().filter(|(part, ..)| only.is_none_or(|only| only == *part));
+    run_steps(chosen.filter(|(_, name, _)| name.starts_with("provision")))
 }
 
 /// `cargo xtask advisories`

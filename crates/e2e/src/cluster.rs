@@ -177,7 +177,7 @@ impl Cluster {
     fn install_definitions(&self, name: &str) {
         let file = part(&format!("cluster/crds/{name}.yaml")).display().to_string();
         self.kubectl(&["apply", "--server-side", "-f", &file]);
-        self.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "-f", &file]);
+        self.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "customresourcedefinitions", "--all"]);
     }
 
     /// Imports an image from a tar of an OCI layout (`cargo xtask image`).
