@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::{
     Part,
-    cluster::parts,
+    cluster::{self, parts},
     layers,
     places::Places,
     provision,
@@ -46,6 +46,7 @@ const STEPS: &[(Part, &str, Work)] = &[
     (Part::Cluster, "provision: helmfile", parts::helmfile),
     (Part::Cluster, "provision: Traefik", parts::traefik),
     (Part::Cluster, "cluster tests", |p| e2e(p, &["e2e_cluster_"])),
+    (Part::Cluster, "cluster down", |_| cluster::cluster(&cluster::Cluster::Down { keep: false })),
 ];
 
 /// `cargo xtask test`
