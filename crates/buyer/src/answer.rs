@@ -33,8 +33,10 @@ pub struct Answer {
 /// Money that moved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paid {
-    /// Atomic units.
+    /// Atomic units that moved.
     pub amount: Amount,
+    /// Atomic units that might have moved: more, where less was used than signed for (`upto`).
+    pub authorised: Amount,
     /// Ticker of the asset.
     pub symbol: String,
     /// Digits behind the point of one whole unit.
@@ -45,7 +47,11 @@ pub struct Paid {
 
 impl std::fmt::Display for Paid {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {} on {}", self.amount.to_decimal(self.decimals), self.symbol, self.network.name)
+        write!(f, "{} {} on {}", self.amount.to_decimal(self.decimals), self.symbol, self.network.name)?;
+        if self.amount != self.authorised {
+            write!(f, ", of {} authorised", self.authorised.to_decimal(self.decimals))?;
+        }
+        Ok(())
     }
 }
 

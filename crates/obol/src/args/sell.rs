@@ -77,7 +77,7 @@ pub struct SellHttpArgs {
     /// An exception below the path: path=/x[,gate=paid|free][,price=0.01]
     #[arg(long, value_name = "KEY=VALUE,…")]
     pub route: Vec<String>,
-    /// One of several accepted payments: network=…,price=…[,pay-to=…][,max-timeout=…]
+    /// One of several accepted payments: network=…,price=…[,pay-to=…][,max-timeout=…][,method=permit2]
     #[arg(long, value_name = "KEY=VALUE,…")]
     pub accept: Vec<String>,
     /// Leave the offer out of discovery documents
