@@ -232,6 +232,18 @@ pub fn explain(violation: Violation, spec: &OfferSpec) -> Problem {
 
 fn flag_of(field: &str) -> Option<&'static str> {
     let flags = [
+        ("spec.payment.price.perMTokOutput", "--per-mtok-output"),
+        ("spec.payment.price.perMTok", "--per-mtok"),
+        ("spec.model.name", "--model"),
+        ("spec.model.upstreamName", "--upstream-model"),
+        ("spec.model.maxTokens", "--max-tokens"),
+        ("spec.model.maxPromptBytes", "--max-prompt-bytes"),
+        ("spec.model.concurrency", "--concurrency"),
+        ("spec.model.queue", "--queue"),
+        ("spec.model.firstTokenTimeout", "--first-token-timeout"),
+        ("spec.model.tokenTimeout", "--token-timeout"),
+        ("spec.model.credential", "--credential"),
+        ("spec.model", "--model"),
         ("name", "NAME"),
         ("spec.upstream.healthPath", "--health-path"),
         ("spec.upstream", "--upstream"),
