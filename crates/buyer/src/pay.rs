@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
-    header::{CONTENT_LENGTH, HOST, RETRY_AFTER},
+    header::{CONTENT_LENGTH, HOST, RETRY_AFTER, TE},
 };
 use obol_offer::{B256, Network, Price, Scheme};
 use obol_x402::{
@@ -149,6 +149,8 @@ impl Attempt<'_> {
         }
         if let Some((name, value)) = payment {
             headers.insert(name, value.clone());
+            // What is charged by use is known at the end of the answer, and so is its receipt.
+            headers.insert(TE, HeaderValue::from_static("trailers"));
         }
         let mut request = client.request(self.method.clone(), self.url.clone()).headers(headers);
         if let Some(body) = self.body {
@@ -187,7 +189,7 @@ impl Sending<'_> {
                     });
                 }
                 Ok(response) => {
-                    let receipt = receipt(&response);
+                    let receipt = receipt(response.headers());
                     let Some(pause) = undecided(&response, receipt.as_ref(), sent > 1) else {
                         return Ok(Answer::new(response, Some(paid)));
                     };
@@ -232,7 +234,7 @@ fn undecided(response: &Response, receipt: Option<&SettleResponse>, repeated: bo
 
 /// The server's reason for a second `402`.
 async fn refusal(mut response: Response, timeout: Duration) -> String {
-    let settled = receipt(&response).and_then(|receipt| receipt.error_reason);
+    let settled = receipt(response.headers()).and_then(|receipt| receipt.error_reason);
     let text = read_some(&mut response, MAX_CHALLENGE_BODY, timeout).await;
     let header = response.headers().get(PAYMENT_REQUIRED).map(HeaderValue::as_bytes);
     let challenge = Received::parse(header, &text).ok().and_then(|received| received.error);

@@ -374,3 +374,23 @@ async fn the_asked_scheme_alone_is_paid() {
     let request = PayRequest { scheme: Some(Scheme::Upto), ..seller.request("0.01") };
     assert_eq!(pay(&Wallet::random(), request).await.unwrap_err().code(), "nothing_payable");
 }
+
+#[tokio::test]
+async fn a_receipt_behind_the_body_is_read() {
+    let settled = SettleResponse { success: true, transaction: "0xfeed".into(), amount: Some(7.into()), ..SettleResponse::default() };
+    let receipt = Receipt::new(&settled, Network::find("base-sepolia").unwrap());
+    let trailers = format!(
+        "trailer: payment-response\r\ntransfer-encoding: chunked\r\n\r\n5\r\nsunny\r\n0\r\npayment-response: {}\r\n\r\n",
+        receipt.v2
+    );
+    let seller = Seller::start(vec![metered_challenge(""), Step::Answer(format!("HTTP/1.1 200 OK\r\n{trailers}"))]).await;
+    let mut answer = pay(&Wallet::random(), seller.request("0.01")).await.unwrap();
+    assert!(seller.seen.lock().unwrap()[1].to_lowercase().contains("te: trailers"));
+    assert_eq!((answer.sent_payment, answer.receipt.is_none()), (true, true));
+    let mut body = Vec::new();
+    while let Some(part) = answer.body.chunk().await.unwrap() {
+        body.extend_from_slice(&part);
+    }
+    answer.close();
+    assert_eq!((body.as_slice(), answer.paid.unwrap().amount), (b"sunny".as_slice(), 7.into()));
+}

@@ -29,14 +29,24 @@ pub async fn run(args: PayArgs, printer: &Printer) -> Result<Exit, Error> {
         return show_price(request, printer).await;
     }
     let wallet = wallet(&args)?;
-    let answer = pay(&wallet, request).await.map_err(explain)?;
-    report(&answer, &args, printer);
+    let mut answer = pay(&wallet, request).await.map_err(explain)?;
     let status = answer.status;
-    stream(answer, printer).await?;
+    show_head(&answer, &args, printer);
+    // A receipt may come behind the body.
+    let early = answer.receipt.is_some() || !answer.sent_payment;
+    if early {
+        report(&answer, printer);
+    }
+    let streamed = stream(&mut answer, printer).await;
+    if !early {
+        answer.close();
+        report(&answer, printer);
+    }
+    streamed?;
     Ok(if status.as_u16() < 400 { Exit::Done } else { Exit::Failed })
 }
 
-async fn stream(mut answer: Answer, printer: &Printer) -> Result<(), Error> {
+async fn stream(answer: &mut Answer, printer: &Printer) -> Result<(), Error> {
     while let Some(part) = answer.body.chunk().await.map_err(explain)? {
         if printer.bytes(&part).is_err() {
             break;
@@ -45,7 +55,7 @@ async fn stream(mut answer: Answer, printer: &Printer) -> Result<(), Error> {
     Ok(())
 }
 
-fn report(answer: &Answer, args: &PayArgs, printer: &Printer) {
+fn show_head(answer: &Answer, args: &PayArgs, printer: &Printer) {
     if args.include {
         let mut head = format!("HTTP {}\n", answer.status);
         for (name, value) in &answer.headers {
@@ -53,6 +63,9 @@ fn report(answer: &Answer, args: &PayArgs, printer: &Printer) {
         }
         printer.line(&head);
     }
+}
+
+fn report(answer: &Answer, printer: &Printer) {
     let receipt = answer.receipt.as_ref();
     if printer.is_human() {
         match (&answer.paid, answer.sent_payment) {
