@@ -3,7 +3,6 @@
 //! What this crate promises: it never signs more than `max`, never signs twice for one answer, and
 //! never sends a payment anywhere but to the URL it was asked to pay.
 
-mod allowance;
 mod answer;
 mod choice;
 mod client;
@@ -12,7 +11,6 @@ mod pay;
 mod probe;
 mod wallet;
 
-pub use allowance::Approval;
 pub use answer::{Answer, Body, Paid};
 pub use error::PayError;
 pub use pay::{PayRequest, pay};

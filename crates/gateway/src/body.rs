@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use obol_settle::Delivery;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::{headers, limits::InFlight};
+use crate::{headers, limits::InFlight, metered::MeteredBody};
 
 /// An answer to a buyer.
 #[derive(Debug)]
@@ -25,6 +25,17 @@ pub(crate) enum Body {
     Ready(Bytes),
     /// From an upstream.
     Upstream(Box<UpstreamBody>),
+    /// From an upstream, charged at its end.
+    Metered(Box<MeteredBody>),
+}
+
+/// Why an answer breaks off.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    #[error("the upstream's answer broke: {0}")]
+    Upstream(hyper::Error),
+    #[error("the payment for it would end before it could be settled")]
+    PaymentEnds,
 }
 
 impl Body {
@@ -35,13 +46,14 @@ impl Body {
 
 impl HttpBody for Body {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Ready(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Ready(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Self::Upstream(body) => body.poll(cx),
+            Self::Upstream(body) => body.poll(cx).map_err(BodyError::Upstream),
+            Self::Metered(body) => body.poll(cx),
         }
     }
 
@@ -49,6 +61,7 @@ impl HttpBody for Body {
         match self {
             Self::Ready(bytes) => bytes.is_empty(),
             Self::Upstream(body) => body.inner.is_end_stream(),
+            Self::Metered(body) => body.is_end_stream(),
         }
     }
 
@@ -56,6 +69,7 @@ impl HttpBody for Body {
         match self {
             Self::Ready(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Upstream(body) => body.inner.size_hint(),
+            Self::Metered(body) => body.size_hint(),
         }
     }
 }
@@ -140,7 +154,7 @@ impl UpstreamBody {
     }
 }
 
-fn clean_trailers(frame: Frame<Bytes>, private: fn(&http::HeaderName) -> bool) -> Frame<Bytes> {
+pub(crate) fn clean_trailers(frame: Frame<Bytes>, private: fn(&http::HeaderName) -> bool) -> Frame<Bytes> {
     match frame.into_trailers() {
         Ok(mut trailers) => {
             headers::remove_if(&mut trailers, private);
@@ -206,6 +220,13 @@ pub(crate) enum RequestBody {
         left: u64,
         progress: Arc<Progress>,
     },
+}
+
+impl RequestBody {
+    /// As it comes, and no more than `left` bytes of it.
+    pub(crate) fn stream(inner: Incoming, left: u64) -> Self {
+        Self::Stream { inner, left, progress: Progress::new() }
+    }
 }
 
 impl HttpBody for RequestBody {

@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Write as _,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -11,23 +12,24 @@ use hyper::{
     body::{Body as _, Incoming},
     upgrade::OnUpgrade,
 };
-use obol_offer::{OfferKind, Terms};
+use obol_offer::{OfferKind, Scheme, Terms, WhenUncounted};
 use obol_settle::{Captured, Delivery, PaymentPermit, Receipt, Refusal, StoredAnswer};
 use obol_x402::MatchedPayment;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    body::{Body, Progress, RequestBody, Source, UpstreamBody},
+    body::{Body, RequestBody, Source, UpstreamBody},
     fingerprint::fingerprint,
     headers::{self, Forwarded},
     keep,
     limits::InFlight,
+    metered::{Meter, ReceiptWay, reported},
     metrics::NetworkLabel,
     permit::{Passage, Spent},
     problem::{self, Problem},
     proxy::{UpstreamError, inference_uri, upstream_uri},
     respond::{self, Answer, Reason},
-    serve::{Shared, Visit, known_length},
+    serve::{Shared, Visit},
     upgrade,
 };
 
@@ -67,6 +69,9 @@ struct Carried {
     terms: Option<Terms>,
     /// Whether the payment is bound to the whole request, body included.
     bound: bool,
+    /// How it is charged, where that depends on what is used.
+    meter: Option<Meter>,
+    way: ReceiptWay,
     in_flight: InFlight,
     buyer: Option<OnUpgrade>,
     timing: Timing,
@@ -74,7 +79,7 @@ struct Carried {
 
 impl Shared {
     /// Forwards one request whose payment, if the route has a price, was matched.
-    pub(crate) async fn forward(&self, mut visit: Visit, mut request: Request<Incoming>) -> Answer {
+    pub(crate) async fn forward(self: &Arc<Self>, mut visit: Visit, mut request: Request<RequestBody>) -> Answer {
         let offer = visit.entry.offer.clone();
         let limits = &offer.limits;
         if offer.kind == OfferKind::Inference && self.config.inference.is_none() {
@@ -90,22 +95,31 @@ impl Shared {
             return respond::problem(&problem::too_many_requests("too_many_requests", "this offer's rate is used up", wait));
         }
         let max_body = limits.max_body_bytes.unwrap_or(u64::MAX);
-        if known_length(request.body()).is_some_and(|length| length > max_body) {
+        if request.body().size_hint().exact().is_some_and(|length| length > max_body) {
             return respond::problem(&problem::body_too_large());
         }
         let websocket = upgrade::wants_websocket(&request);
         let buyer = websocket.then(|| hyper::upgrade::on(&mut request));
-        let mut carried = Carried { terms: None, bound: false, in_flight, buyer, timing: Timing::default() };
+        let mut carried = Carried {
+            terms: None,
+            bound: false,
+            meter: None,
+            way: ReceiptWay::of(request.headers()),
+            in_flight,
+            buyer,
+            timing: Timing::default(),
+        };
         let (passage, request) = match visit.payment.take() {
             None => match Passage::free(&visit.entry) {
-                Some(passage) => (passage, request.map(|body| stream(body, max_body))),
+                Some(passage) => (passage, request),
                 None => {
                     return self.answer_again(&visit, &Reason { code: "payment_missing", message: "no payment".into(), hint: "" }, None);
                 }
             },
             Some(payment) => {
                 carried.terms = Some(payment.terms.clone());
-                match self.admit(&visit, payment, request, max_body, &mut carried.timing).await {
+                carried.meter = meter(&visit, &payment);
+                match self.admit(&visit, payment, request, &mut carried.timing).await {
                     Ok((permit, request)) => {
                         carried.bound = matches!(request.body(), RequestBody::Ready { .. });
                         (Passage::paid(permit), request)
@@ -121,6 +135,11 @@ impl Shared {
                 return respond::problem(&problem::upstream_unreachable());
             }
         };
+        let mut request = request;
+        if carried.meter.is_some() {
+            // The report comes in one, whatever the buyer understands.
+            request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
+        }
         let asked = Instant::now();
         let (spent, answer) = self.proxy.forward(passage, request, websocket).await;
         carried.timing.add("upstream", asked);
@@ -135,19 +154,21 @@ impl Shared {
         &self,
         visit: &Visit,
         payment: MatchedPayment,
-        request: Request<Incoming>,
-        max_body: u64,
+        request: Request<RequestBody>,
         timing: &mut Timing,
     ) -> Result<(PaymentPermit, Request<RequestBody>), Box<Answer>> {
         let started = Instant::now();
         let (parts, body) = request.into_parts();
-        let body = match self.body_share(known_length(&body)) {
-            Some(share) => match tokio::time::timeout(BODY_TIMEOUT, body.collect()).await {
-                Ok(Ok(body)) => RequestBody::Ready { bytes: body.to_bytes(), _share: share },
-                Ok(Err(_)) => return Err(Box::new(respond::problem(&problem::body_broken()))),
-                Err(_) => return Err(Box::new(respond::problem(&problem::body_timeout()))),
+        let body = match body {
+            RequestBody::Stream { inner, left, progress } => match self.body_share(inner.size_hint().exact()) {
+                Some(share) => match tokio::time::timeout(BODY_TIMEOUT, inner.collect()).await {
+                    Ok(Ok(body)) => RequestBody::Ready { bytes: body.to_bytes(), _share: share },
+                    Ok(Err(_)) => return Err(Box::new(respond::problem(&problem::body_broken()))),
+                    Err(_) => return Err(Box::new(respond::problem(&problem::body_timeout()))),
+                },
+                None => RequestBody::Stream { inner, left, progress },
             },
-            None => stream(body, max_body),
+            ready @ RequestBody::Ready { .. } => ready,
         };
         let request = Request::from_parts(parts, body);
         let fingerprint = fingerprint(&request, &visit.path);
@@ -181,6 +202,10 @@ impl Shared {
                 let hint = "sign a new payment; this one cannot be settled";
                 self.answer_again(visit, &Reason { code, message: reason, hint }, Some(terms))
             }
+            Refusal::Exposed => {
+                let message = "this payer's earlier metered requests are not settled yet";
+                respond::problem(&problem::too_many_requests(code, message, Duration::from_secs(5)))
+            }
             Refusal::Answered { receipt, answer } => {
                 let mut answer = keep::again(&answer);
                 self.charged(answer.headers_mut(), terms, &receipt, &Timing::default());
@@ -192,8 +217,8 @@ impl Shared {
 
     /// The price once more, with the reason why the payment did not do.
     fn answer_again(&self, visit: &Visit, reason: &Reason, terms: Option<&Terms>) -> Answer {
-        let Some(quote) = &visit.entry.quote else { return respond::problem(&problem::not_found()) };
-        let mut answer = respond::challenge(&visit.entry, quote, &visit.url, Some(reason), false);
+        let Some(quote) = visit.quote() else { return respond::problem(&problem::not_found()) };
+        let mut answer = respond::challenge(&visit.entry, &quote, &visit.url, Some(reason), false);
         if let Some(terms) = terms {
             let why: String = reason.message.chars().take(120).collect();
             respond::receipts(answer.headers_mut(), terms, Err(&why));
@@ -260,7 +285,7 @@ impl Shared {
     }
 
     /// The upstream answered: charge or release, then hand out.
-    async fn answered(&self, visit: &Visit, spent: Spent, mut answer: Response<Incoming>, mut carried: Carried) -> Answer {
+    async fn answered(self: &Arc<Self>, visit: &Visit, spent: Spent, mut answer: Response<Incoming>, mut carried: Carried) -> Answer {
         let status = answer.status();
         let refused = match status {
             StatusCode::PAYMENT_REQUIRED => Some(problem::upstream_payment_required()),
@@ -275,6 +300,7 @@ impl Shared {
             return respond::problem(&problem);
         }
         let upstream = (status == StatusCode::SWITCHING_PROTOCOLS).then(|| hyper::upgrade::on(&mut answer));
+        let report = reported(answer.headers());
         headers::to_buyer(answer.headers_mut());
         if status.as_u16() >= 400 {
             spent.release().await;
@@ -284,12 +310,20 @@ impl Shared {
             }
             return self.hand_out(visit, answer.map(Source::Stream), carried, None, None);
         }
+        let mut charge = None;
+        if let Some(meter) = carried.meter.take() {
+            // What is known before the answer leaves is settled before it leaves, as any other price is.
+            charge = report.and_then(|usage| meter.charge(usage));
+            if charge.is_none() && upstream.is_none() {
+                return self.hand_out_metered(visit, spent, answer, meter, carried);
+            }
+        }
         let (mut answer, kept) = match self.keep(visit, answer, &carried).await {
             Ok(answer) => answer,
             Err(error) => return self.upstream_failed(visit, spent, error, &carried).await,
         };
         let asked = Instant::now();
-        let captured = spent.capture(kept).await;
+        let captured = spent.capture(charge, kept).await;
         let Some(terms) = carried.terms.clone() else { return self.hand_out(visit, answer, carried, upstream, None) };
         let took = asked.elapsed();
         carried.timing.add("settle", asked);
@@ -298,9 +332,14 @@ impl Shared {
         match captured {
             Some(Captured::Settled(receipt, delivery)) => {
                 outcome("settled");
-                visit.state.count_captured(&self.metrics, &terms);
+                visit.state.count_captured(&self.metrics, &terms, receipt.amount);
                 self.charged(answer.headers_mut(), &terms, &receipt, &carried.timing);
                 self.hand_out(visit, answer, carried, upstream, Some(delivery))
+            }
+            Some(Captured::Nothing) => {
+                outcome("nothing_used");
+                keep_private(answer.headers_mut());
+                self.hand_out(visit, answer, carried, upstream, None)
             }
             Some(Captured::Refused { reason }) => {
                 outcome("settlement_refused");
@@ -339,6 +378,10 @@ impl Shared {
     /// Headers of a paid answer.
     fn charged(&self, answer: &mut HeaderMap, terms: &Terms, receipt: &Receipt, timing: &Timing) {
         respond::receipts(answer, terms, Ok(receipt));
+        self.private_to_payer(answer, timing);
+    }
+
+    fn private_to_payer(&self, answer: &mut HeaderMap, timing: &Timing) {
         keep_private(answer);
         answer.append(header::ACCESS_CONTROL_EXPOSE_HEADERS, respond::EXPOSED);
         if !answer.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
@@ -349,6 +392,23 @@ impl Shared {
         {
             answer.append(HeaderName::from_static("server-timing"), value);
         }
+    }
+
+    /// Streams an answer that is charged at its end.
+    fn hand_out_metered(
+        self: &Arc<Self>,
+        visit: &Visit,
+        spent: Spent,
+        answer: Response<Incoming>,
+        meter: Meter,
+        carried: Carried,
+    ) -> Answer {
+        let (mut parts, body) = answer.into_parts();
+        parts.version = Version::HTTP_11;
+        parts.extensions.clear();
+        self.private_to_payer(&mut parts.headers, &carried.timing);
+        let body = self.meter(visit.state.clone(), spent, meter, &mut parts.headers, body, carried.way, carried.in_flight);
+        Response::from_parts(parts, Body::Metered(Box::new(body)))
     }
 
     /// Streams the upstream's answer, or opens the tunnel.
@@ -407,6 +467,14 @@ fn unavailable(code: &'static str) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, message, "nothing was charged; the same payment may be sent again later").retry(5)
 }
 
-fn stream(inner: Incoming, left: u64) -> RequestBody {
-    RequestBody::Stream { inner, left, progress: Progress::new() }
+/// How a payment is charged by what is used; `None` where all of it is taken.
+fn meter(visit: &Visit, payment: &MatchedPayment) -> Option<Meter> {
+    let rate = visit.entry.rate_of(&payment.terms, visit.demand).filter(|rate| rate.is_metered())?;
+    let is_upto = payment.terms.scheme == Scheme::Upto;
+    is_upto.then(|| Meter {
+        terms: payment.terms.clone(),
+        rate: rate.clone(),
+        when_uncounted: visit.entry.offer.model.as_ref().map_or(WhenUncounted::Ceiling, |model| model.when_uncounted),
+        prompt_bytes: visit.demand.map_or(0, |demand| demand.prompt_bytes),
+    })
 }

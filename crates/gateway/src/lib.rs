@@ -8,6 +8,7 @@ mod admin;
 mod body;
 mod cashier_metrics;
 mod connection;
+mod demand;
 mod fingerprint;
 mod forward;
 mod framing;
@@ -17,15 +18,18 @@ mod headers;
 pub mod health;
 mod keep;
 mod limits;
+mod metered;
 mod metrics;
 mod offers;
 mod page;
 mod permit;
+mod price;
 mod problem;
 mod proxy;
 mod request_id;
 mod respond;
 mod serve;
+mod tally;
 mod upgrade;
 
 use std::{

@@ -8,7 +8,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use http::StatusCode;
-use obol_offer::{Offer, Terms};
+use obol_offer::{Amount, Offer, Terms};
 use obol_reconcile::RouteTable;
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 
@@ -87,12 +87,12 @@ impl OfferState {
         rare.payments.entry(labels).or_insert_with_key(|labels| metrics.payments.get_or_create_owned(labels)).inc();
     }
 
-    pub(crate) fn count_captured(&self, metrics: &Metrics, terms: &Terms) {
+    pub(crate) fn count_captured(&self, metrics: &Metrics, terms: &Terms, amount: Amount) {
         let (network, asset) = (terms.network.name.to_owned(), terms.asset.symbol.clone());
         let labels = MoneyLabels { offer: self.offer.name.to_string(), network, asset };
         let mut rare = self.rare.lock().unwrap_or_else(PoisonError::into_inner);
         let counter = rare.captured.entry(labels).or_insert_with_key(|labels| metrics.captured.get_or_create_owned(labels));
-        counter.inc_by(terms.amount.to_string().parse().unwrap_or(0.0));
+        counter.inc_by(amount.to_string().parse().unwrap_or(0.0));
     }
 
     pub(crate) fn count_upstream_error(&self, metrics: &Metrics, error: &'static str) {

@@ -1,6 +1,9 @@
 //! Leave to reach an upstream, as a type: forwarding takes a [`Passage`] by value, and there are
 //! only two ways to one. Forwarding unpaid, or twice for one payment, does not compile.
 
+use std::time::Duration;
+
+use obol_offer::{Address, Amount};
 use obol_reconcile::Entry;
 use obol_settle::{Captured, PaymentPermit, StoredAnswer};
 
@@ -35,13 +38,32 @@ impl Passage {
 pub struct Spent(Option<PaymentPermit>);
 
 impl Spent {
-    /// Takes the money, and keeps the answer for a buyer who does not get it; `None` when the route
-    /// was free.
-    pub async fn capture(self, kept: Option<StoredAnswer>) -> Option<Captured> {
+    /// Takes the money, all of it or what was used, and keeps the answer for a buyer who does not get it; `None` when
+    /// the route was free.
+    pub async fn capture(self, charge: Option<Amount>, kept: Option<StoredAnswer>) -> Option<Captured> {
+        let permit = self.0?;
+        Some(match charge {
+            Some(charge) => permit.capture_amount(charge, kept).await,
+            None => permit.capture_for(kept).await,
+        })
+    }
+
+    /// Takes the money for an answer that has left; `None` when the route was free.
+    pub async fn capture_delivered(self, charge: Amount) -> Option<Captured> {
         match self.0 {
-            Some(permit) => Some(permit.capture_for(kept).await),
+            Some(permit) => Some(permit.capture_delivered(charge).await),
             None => None,
         }
+    }
+
+    /// Who pays.
+    pub fn payer(&self) -> Option<Address> {
+        self.0.as_ref().map(|permit| permit.payment().authorization.from)
+    }
+
+    /// How long an answer that is settled after it may go on.
+    pub fn time_to_deliver(&self) -> Duration {
+        self.0.as_ref().map_or(Duration::MAX, PaymentPermit::time_to_deliver)
     }
 
     /// Gives the payment back unused.

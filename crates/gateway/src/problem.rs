@@ -100,6 +100,11 @@ pub(crate) fn body_too_large() -> Problem {
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "the request body is larger than this offer takes", BUYER_FAULT)
 }
 
+pub(crate) fn busy() -> Problem {
+    let message = "too many request bodies are being read at the moment";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message, SELLER_FAULT).retry(1)
+}
+
 pub(crate) fn too_many_requests(code: &'static str, message: &'static str, wait: std::time::Duration) -> Problem {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     Problem::new(StatusCode::TOO_MANY_REQUESTS, code, message, SELLER_FAULT).retry(seconds.max(1))

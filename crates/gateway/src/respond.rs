@@ -110,22 +110,28 @@ pub(crate) fn preflight(request: &HeaderMap) -> Answer {
 
 /// Receipts for both versions: a client looks for its own and passes over the other.
 pub(crate) fn receipts(headers: &mut HeaderMap, terms: &Terms, outcome: Result<&Receipt, &str>) {
-    let base = match outcome {
-        Ok(receipt) => wire::SettleResponse {
-            success: true,
-            payer: Some(receipt.payer.to_string()),
-            transaction: receipt.transaction.clone(),
-            ..wire::SettleResponse::default()
-        },
-        Err(reason) => wire::SettleResponse { error_reason: Some(reason.to_owned()), ..wire::SettleResponse::default() },
-    };
-    let amount = outcome.ok().map(|receipt| receipt.amount);
-    let v2 = wire::SettleResponse { network: terms.network.caip2(), amount, ..base.clone() };
-    let v1 = wire::SettleResponse { network: terms.network.name.to_owned(), ..base };
+    let v2 = receipt_v2(terms, outcome);
+    let v1 = wire::SettleResponse { network: terms.network.name.to_owned(), amount: None, ..v2.clone() };
     for (name, receipt) in [(wire::PAYMENT_RESPONSE, v2), (wire::X_PAYMENT_RESPONSE, v1)] {
         if let Ok(value) = encode(&receipt) {
             headers.insert(HeaderName::from_static(name), value);
         }
+    }
+}
+
+/// A receipt, or why there is none.
+pub(crate) fn receipt_v2(terms: &Terms, outcome: Result<&Receipt, &str>) -> wire::SettleResponse {
+    let network = terms.network.caip2();
+    match outcome {
+        Ok(receipt) => wire::SettleResponse {
+            success: true,
+            payer: Some(receipt.payer.to_string()),
+            transaction: receipt.transaction.clone(),
+            network,
+            amount: Some(receipt.amount),
+            ..wire::SettleResponse::default()
+        },
+        Err(reason) => wire::SettleResponse { error_reason: Some(reason.to_owned()), network, ..wire::SettleResponse::default() },
     }
 }
 

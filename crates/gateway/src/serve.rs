@@ -10,17 +10,17 @@ use std::{
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use hyper::body::{Body as _, Incoming};
-use obol_offer::CanonicalPath;
+use obol_offer::{CanonicalPath, Demand};
 use obol_reconcile::{Entry, RouteTable};
 use obol_settle::Cashier;
-use obol_x402::{MatchedPayment, Mismatch, Payment, PaymentHeaders, ReplayKey, match_payment, wire};
+use obol_x402::{MatchedPayment, Mismatch, Payment, PaymentHeaders, Quote, ReplayKey, match_payment, wire};
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     GatewayConfig, TableHandle,
-    body::Body,
+    body::{Body, RequestBody},
     forward::not_again,
     framing::{FramingRefusal, valid_host},
     headers::REQUEST_ID,
@@ -74,34 +74,38 @@ pub(crate) struct Visit {
     pub url: String,
     pub peer: IpAddr,
     pub id: HeaderValue,
+    /// What the request may use, where its price depends on its body.
+    pub demand: Option<Demand>,
     /// `None` on a free route.
     pub payment: Option<MatchedPayment>,
+}
+
+impl Visit {
+    /// What this request costs at most.
+    pub(crate) fn quote(&self) -> Option<Cow<'_, Quote>> {
+        self.entry.quote_at(self.demand)
+    }
 }
 
 enum Decision {
     Answer(Answer, Option<Arc<OfferState>>),
     Forward(Box<Visit>),
-    Mismatch(Box<Mismatched>),
-}
-
-/// A payment that is not what is asked for now. The journal may know it, and is asked first.
-struct Mismatched {
-    entry: Arc<Entry>,
-    state: Arc<OfferState>,
-    url: String,
-    html: bool,
-    known: Unmatched,
+    /// The body is to be read first: the price depends on it.
+    Price(Box<Visit>),
+    /// Its payment is not what is asked for now. The journal may know it, and is asked first.
+    Mismatch(Box<Visit>, Box<Unmatched>),
 }
 
 /// What the journal is asked about such a payment.
-struct Unmatched {
+pub(crate) struct Unmatched {
     keys: Vec<ReplayKey>,
     digest: [u8; 32],
     mismatch: Mismatch,
+    html: bool,
 }
 
 /// Why a request has no payment that could be admitted.
-enum NoPayment {
+pub(crate) enum NoPayment {
     Answered(Box<Answer>),
     Mismatch(Box<Unmatched>),
 }
@@ -138,35 +142,53 @@ impl Shared {
                 tracing::debug!(request_id = ?log.id, %peer, method = %request.method(), path = request.uri().path(), status = answer.status().as_u16());
                 Served::Now(log.finish(answer))
             }
+            Decision::Price(visit) => {
+                let shared = self.clone();
+                let method = request.method().clone();
+                Served::Later(Box::pin(async move {
+                    match shared.price(visit, request).await {
+                        Ok((visit, request)) => shared.run(visit, request, log).await,
+                        Err((answer, visit)) => {
+                            visit.state.count(answer.status());
+                            tracing::debug!(request_id = ?log.id, %peer, %method, path = %visit.path, status = answer.status().as_u16());
+                            log.finish(answer)
+                        }
+                    }
+                }))
+            }
+            Decision::Mismatch(visit, unmatched) => {
+                let shared = self.clone();
+                let method = request.method().clone();
+                Served::Later(Box::pin(async move {
+                    let answer = shared.mismatched(&visit, &unmatched).await;
+                    visit.state.count(answer.status());
+                    tracing::debug!(request_id = ?log.id, %peer, %method, path = %visit.path, status = answer.status().as_u16());
+                    log.finish(answer)
+                }))
+            }
             Decision::Forward(visit) => {
                 let shared = self.clone();
-                Served::Later(Box::pin(async move {
-                    let (state, offer, path) = (visit.state.clone(), visit.entry.offer.clone(), visit.path.clone());
-                    let (method, is_paid) = (request.method().clone(), visit.payment.is_some());
-                    let answer = shared.forward(*visit, request).await;
-                    state.count(answer.status());
-                    let status = answer.status().as_u16();
-                    let milliseconds = u64::try_from(log.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-                    // An access log is for who asks for it, as with other proxies. What was paid for is always told.
-                    if is_paid {
-                        tracing::info!(request_id = ?log.id, offer = %offer.name, %peer, %method, %path, status, milliseconds, "served");
-                    } else {
-                        tracing::debug!(request_id = ?log.id, offer = %offer.name, %peer, %method, %path, status, milliseconds, "served");
-                    }
-                    log.finish(answer)
-                }))
-            }
-            Decision::Mismatch(mismatched) => {
-                let shared = self.clone();
-                let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-                Served::Later(Box::pin(async move {
-                    let answer = shared.mismatched(&mismatched).await;
-                    mismatched.state.count(answer.status());
-                    tracing::debug!(request_id = ?log.id, %peer, %method, path, status = answer.status().as_u16());
-                    log.finish(answer)
-                }))
+                let max = visit.entry.offer.limits.max_body_bytes.unwrap_or(u64::MAX);
+                let request = request.map(|body| RequestBody::stream(body, max));
+                Served::Later(Box::pin(async move { shared.run(visit, request, log).await }))
             }
         }
+    }
+
+    async fn run(self: &Arc<Self>, visit: Box<Visit>, request: Request<RequestBody>, log: Log) -> Answer {
+        let (state, offer, path, peer) = (visit.state.clone(), visit.entry.offer.clone(), visit.path.clone(), visit.peer);
+        let (method, is_paid) = (request.method().clone(), visit.payment.is_some());
+        let answer = self.forward(*visit, request).await;
+        state.count(answer.status());
+        let status = answer.status().as_u16();
+        let milliseconds = u64::try_from(log.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        // An access log is for who asks for it, as with other proxies. What was paid for is always told.
+        if is_paid {
+            tracing::info!(request_id = ?log.id, offer = %offer.name, %peer, %method, %path, status, milliseconds, "served");
+        } else {
+            tracing::debug!(request_id = ?log.id, offer = %offer.name, %peer, %method, %path, status, milliseconds, "served");
+        }
+        log.finish(answer)
     }
 
     fn decide(&self, request: &Request<Incoming>, peer: IpAddr, id: &HeaderValue) -> Decision {
@@ -203,31 +225,31 @@ impl Shared {
         }
         let proto = self.proto(request.headers(), peer);
         let url = self.resource_url(proto, host, &path, request.uri().query());
-        let payment = match self.payment(table, entry, &state, &url, request, peer) {
-            Ok(payment) => payment,
-            Err(NoPayment::Answered(answer)) => return Decision::Answer(*answer, Some(state)),
-            Err(NoPayment::Mismatch(known)) => {
-                let html = respond::wants_html(request.headers());
-                return Decision::Mismatch(Box::new(Mismatched { entry: entry.clone(), state, url, html, known: *known }));
-            }
-        };
         let (entry, host, id) = (entry.clone(), host.to_owned(), id.clone());
-        Decision::Forward(Box::new(Visit { entry, state, path, host, proto, url, peer, id, payment }))
+        let mut visit = Visit { entry, state, path, host, proto, url, peer, id, demand: None, payment: None };
+        if visit.entry.is_priced_by_body() && !request.body().is_end_stream() {
+            return Decision::Price(Box::new(visit));
+        }
+        match self.payment(table, &visit, request.method(), request.headers()) {
+            Ok(payment) => visit.payment = payment,
+            Err(NoPayment::Answered(answer)) => return Decision::Answer(*answer, Some(visit.state)),
+            Err(NoPayment::Mismatch(unmatched)) => return Decision::Mismatch(Box::new(visit), unmatched),
+        }
+        Decision::Forward(Box::new(visit))
     }
 
     /// The payment of a request, already matched; `None` on a free route; else what is answered.
-    fn payment(
+    pub(crate) fn payment(
         &self,
         table: &RouteTable,
-        entry: &Entry,
-        state: &OfferState,
-        url: &str,
-        request: &Request<Incoming>,
-        peer: IpAddr,
+        visit: &Visit,
+        method: &Method,
+        headers: &HeaderMap,
     ) -> Result<Option<MatchedPayment>, NoPayment> {
-        let Some(quote) = &entry.quote else { return Ok(None) };
-        let headers = request.headers();
-        if respond::is_preflight(request.method(), headers) {
+        let Visit { entry, state, url, .. } = visit;
+        let Some(quote) = visit.quote() else { return Ok(None) };
+        let quote = quote.as_ref();
+        if respond::is_preflight(method, headers) {
             return Err(respond::preflight(headers).into());
         }
         let raw = |name| headers.get_all(name).into_iter().map(HeaderValue::as_bytes).collect();
@@ -239,22 +261,24 @@ impl Shared {
             }
         };
         let Some(payment) = decoded else {
-            if let Err(wait) = self.clients.take(peer, self.clock) {
-                let message = "too many requests without a payment from this address";
-                return Err(respond::problem(&problem::too_many_requests("challenge_rate", message, wait)).into());
+            // One whose body was read was counted before that.
+            if visit.demand.is_none() {
+                self.count_unpaid(visit.peer).map_err(NoPayment::Answered)?;
             }
             state.challenges.inc();
             return Err(respond::challenge(entry, quote, url, None, respond::wants_html(headers)).into());
         };
-        match_any(table, entry, &payment, url).map(Some).map_err(|mismatch| {
-            NoPayment::Mismatch(Box::new(Unmatched { keys: payment.replay_keys(quote), digest: payment.digest(), mismatch }))
+        match_any(table, visit, quote, &payment).map(Some).map_err(|mismatch| {
+            let html = respond::wants_html(headers);
+            NoPayment::Mismatch(Box::new(Unmatched { keys: payment.replay_keys(quote), digest: payment.digest(), mismatch, html }))
         })
     }
 
     /// A 402 invites a second signature, so it is said only of a payment that moved nothing.
-    async fn mismatched(&self, Mismatched { entry, state, url, html, known }: &Mismatched) -> Answer {
-        let Unmatched { keys, digest, mismatch } = known;
-        let Some(quote) = &entry.quote else { return respond::problem(&problem::not_found()) };
+    pub(crate) async fn mismatched(&self, visit: &Visit, unmatched: &Unmatched) -> Answer {
+        let Visit { entry, state, url, .. } = visit;
+        let Unmatched { keys, digest, mismatch, html } = unmatched;
+        let Some(quote) = visit.quote() else { return respond::problem(&problem::not_found()) };
         if let Some(refusal) = self.cashier.what_became_of(keys, *digest).await {
             state.count_payment(&self.metrics, None, refusal.code());
             let terms = quote.terms().iter().find(|terms| keys.iter().any(|key| key.chain_id == terms.network.chain_id));
@@ -262,7 +286,15 @@ impl Shared {
         }
         state.count_payment(&self.metrics, None, mismatch.code());
         let reason = Reason { code: mismatch.code(), message: mismatch.to_string(), hint: hint(mismatch) };
-        respond::challenge(entry, quote, url, Some(&reason), *html)
+        respond::challenge(entry, &quote, url, Some(&reason), *html)
+    }
+
+    /// Counts a request without a payment against the allowance of its address.
+    pub(crate) fn count_unpaid(&self, peer: IpAddr) -> Result<(), Box<Answer>> {
+        self.clients.take(peer, self.clock).map_err(|wait| {
+            let message = "too many requests without a payment from this address";
+            Box::new(respond::problem(&problem::too_many_requests("challenge_rate", message, wait)))
+        })
     }
 
     /// How buyers reach us. A tunnel on the same machine may say that it speaks TLS to them.
@@ -297,7 +329,8 @@ impl Shared {
 }
 
 /// Against the price of now, else against the one before, while it is good.
-fn match_any(table: &RouteTable, entry: &Entry, payment: &Payment, url: &str) -> Result<MatchedPayment, Mismatch> {
+fn match_any(table: &RouteTable, visit: &Visit, quote: &Quote, payment: &Payment) -> Result<MatchedPayment, Mismatch> {
+    let Visit { entry, url, demand, .. } = visit;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let offer = &entry.offer;
     let is_ours = |resource: &str| {
@@ -305,15 +338,15 @@ fn match_any(table: &RouteTable, entry: &Entry, payment: &Payment, url: &str) ->
         let Ok(path) = CanonicalPath::parse(resource.path()) else { return false };
         table.find(offer.hostname.as_ref().map(AsRef::as_ref), &path).is_some_and(|found| found.offer.name == offer.name)
     };
-    let quote = entry.quote.as_ref().ok_or(Mismatch::NoSuchTerms)?;
     let mismatch = match match_payment(payment, quote, url, now, is_ours) {
         Ok(matched) => return Ok(matched),
         Err(mismatch) => mismatch,
     };
     match &entry.previous {
-        Some((previous, until)) if *until > OffsetDateTime::now_utc() => {
-            match_payment(payment, previous, url, now, is_ours).map_err(|_| mismatch)
-        }
+        Some((previous, until)) if *until > OffsetDateTime::now_utc() => match previous.quote_at(*demand) {
+            Some(previous) => match_payment(payment, &previous, url, now, is_ours).map_err(|_| mismatch),
+            None => Err(mismatch),
+        },
         _ => Err(mismatch),
     }
 }
@@ -380,11 +413,6 @@ impl Log {
         answer.headers_mut().insert(REQUEST_ID, self.id);
         answer
     }
-}
-
-/// The length of a body, where its head tells it.
-pub(crate) fn known_length(body: &Incoming) -> Option<u64> {
-    body.size_hint().exact()
 }
 
 #[cfg(test)]

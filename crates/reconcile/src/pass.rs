@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use obol_x402::Quote;
 use time::{Duration, OffsetDateTime};
 
 use crate::{
@@ -106,12 +105,13 @@ fn entries(version: &Version, before: Option<&Arc<OfferState>>, site: &Site, now
     entries
 }
 
-fn previous_quote(old: &Entry, new: &Entry, now: OffsetDateTime) -> Option<(Quote, OffsetDateTime)> {
+fn previous_quote(old: &Arc<Entry>, new: &Entry, now: OffsetDateTime) -> Option<(Arc<Entry>, OffsetDateTime)> {
     let (was, is) = (old.quote.as_ref()?, new.quote.as_ref()?);
-    if was.asks_for_the_same(is) {
+    if was.asks_for_the_same(is) && old.tags() == new.tags() {
         return old.previous.clone().filter(|(_, until)| *until > now);
     }
-    Some((was.clone(), now.saturating_add(QUOTE_GRACE)))
+    // It remembers no third one.
+    Some((Arc::new(Entry { previous: None, ..Entry::clone(old) }), now.saturating_add(QUOTE_GRACE)))
 }
 
 fn table(state: &State) -> RouteTable {

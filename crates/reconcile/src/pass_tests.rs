@@ -154,8 +154,11 @@ fn a_quote_stays_good_for_a_minute_after_a_price_edit() {
     let run = |price: &str, before: &State, now: &str| reconcile(&[slice("a", priced("/a", price))], before, &site(), at(now));
     let amount = |state: &State| {
         let entry = &state_of(state, "a").entries[0];
-        let amounts = |q: &Quote| q.terms()[0].amount.to_string();
-        (entry.quote.as_ref().map(amounts).unwrap(), entry.previous.as_ref().map(|(q, until)| (amounts(q), *until)))
+        let amounts = |q: &obol_x402::Quote| q.terms()[0].amount.to_string();
+        (
+            entry.quote.as_ref().map(amounts).unwrap(),
+            entry.previous.as_ref().map(|(old, until)| (amounts(old.quote.as_ref().unwrap()), *until)),
+        )
     };
     let first = run("0.001", &State::default(), "12:00:00");
     assert_eq!(amount(&first), ("1000".into(), None));

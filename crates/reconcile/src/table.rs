@@ -1,13 +1,13 @@
 //! The route table: what answers a request, found by host and longest path prefix.
 
 use std::{
-    borrow::Borrow,
+    borrow::{Borrow, Cow},
     collections::HashMap,
     hash::{Hash, Hasher},
     sync::Arc,
 };
 
-use obol_offer::{CanonicalPath, Offer, PriceTag};
+use obol_offer::{CanonicalPath, Demand, Offer, PriceTag, Rate, Terms};
 use obol_x402::{Quote, QuoteInfo, UptoDirectory};
 use time::OffsetDateTime;
 
@@ -20,10 +20,12 @@ pub struct Entry {
     pub path: CanonicalPath,
     /// Whether everything below `path` is meant too.
     pub subtree: bool,
-    /// What it costs; `None` is free.
+    /// Which of the offer's routes it is; `None` is its base.
+    pub route: Option<usize>,
+    /// What it costs, at most where the price is metered; `None` is free.
     pub quote: Option<Quote>,
-    /// The quote before the last price edit, good for 60 s, until the instant given.
-    pub previous: Option<(Quote, OffsetDateTime)>,
+    /// The same place before the last price edit, whose quote is good for 60 s, until the instant given.
+    pub previous: Option<(Arc<Self>, OffsetDateTime)>,
 }
 
 impl Entry {
@@ -31,15 +33,45 @@ impl Entry {
     /// A route `/*` of the offer takes the base's place.
     pub fn of_offer(offer: &Arc<Offer>, upto: &UptoDirectory) -> Vec<Arc<Self>> {
         let info = quote_info(offer, upto);
-        let at = |path: &CanonicalPath, subtree, tags: &[PriceTag]| {
+        let at = |path: &CanonicalPath, subtree, route: Option<usize>| {
+            let tags = tags(offer, route);
             let terms = || tags.iter().map(|tag| tag.terms.clone()).collect();
             let quote = (!tags.is_empty()).then(|| Quote::new(terms(), info.clone()));
-            Arc::new(Self { offer: offer.clone(), path: path.clone(), subtree, quote, previous: None })
+            Arc::new(Self { offer: offer.clone(), path: path.clone(), subtree, route, quote, previous: None })
         };
-        let is_base = |route: &&obol_offer::Route| route.subtree && route.path == offer.path;
-        let base = offer.routes.iter().find(is_base).map_or(&offer.payments, |route| &route.payments);
-        let exceptions = offer.routes.iter().filter(|route| !is_base(route));
-        std::iter::once(at(&offer.path, true, base)).chain(exceptions.map(|r| at(&r.path, r.subtree, &r.payments))).collect()
+        let is_base = |route: &obol_offer::Route| route.subtree && route.path == offer.path;
+        let base = offer.routes.iter().position(is_base);
+        let exceptions = offer.routes.iter().enumerate().filter(|(_, route)| !is_base(route));
+        let exceptions = exceptions.map(|(index, route)| at(&route.path, route.subtree, Some(index)));
+        std::iter::once(at(&offer.path, true, base)).chain(exceptions).collect()
+    }
+
+    /// The accepted payments and how their amounts are worked out; empty on a free route.
+    pub fn tags(&self) -> &[PriceTag] {
+        tags(&self.offer, self.route)
+    }
+
+    /// Whether the amount depends on the request's body.
+    pub fn is_priced_by_body(&self) -> bool {
+        self.tags().iter().any(|tag| matches!(tag.rate, Rate::PerToken { .. }))
+    }
+
+    /// What one request costs at most, if it is known what it demands; `None` is free.
+    pub fn quote_at(&self, demand: Option<Demand>) -> Option<Cow<'_, Quote>> {
+        let most = self.quote.as_ref()?;
+        let Some(demand) = demand else { return Some(Cow::Borrowed(most)) };
+        let terms = self.tags().iter().map(|tag| tag.terms_at(tag.rate.ceiling(demand))).collect();
+        Some(Cow::Owned(Quote::new(terms, most.info().clone())))
+    }
+
+    /// How what was used is charged under terms of this place, now or before the last price edit.
+    pub fn rate_of(&self, terms: &Terms, demand: Option<Demand>) -> Option<&Rate> {
+        let asks = |tag: &&PriceTag| {
+            let amount = demand.map_or(tag.terms.amount, |demand| tag.rate.ceiling(demand));
+            amount == terms.amount && tag.terms_at(amount) == *terms
+        };
+        let previous = self.previous.as_ref().map(|(entry, _)| entry.tags()).unwrap_or_default();
+        self.tags().iter().chain(previous).find(asks).map(|tag| &tag.rate)
     }
 
     /// Host it answers on; any when absent.
@@ -50,6 +82,13 @@ impl Entry {
     /// The path as a key: the root is empty, so that prefixes of a request are its own slices.
     fn key(&self) -> &str {
         self.path.as_str().trim_end_matches('/')
+    }
+}
+
+fn tags(offer: &Offer, route: Option<usize>) -> &[PriceTag] {
+    match route {
+        Some(route) => offer.routes.get(route).map(|route| route.payments.as_slice()).unwrap_or_default(),
+        None => &offer.payments,
     }
 }
 

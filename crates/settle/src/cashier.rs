@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use obol_offer::{B256, Offer, OfferName, Scheme};
+use obol_offer::{Amount, B256, Offer, OfferName, Scheme, U256};
 use obol_x402::{LocalCheck, MatchedPayment, ReplayKey, UptoDirectory};
 use tokio::sync::{mpsc, watch};
 use tokio_util::{
@@ -17,6 +17,7 @@ use crate::{
     CashierConfig, CashierStats, ChainViews, FacilitatorHealth, OpenError, PaymentPermit, Refusal, SharedJournal,
     claims::{Claim, ClaimKey, Claims, Taken},
     doubts::Doubts,
+    exposure::{Exposed, Exposures},
     http,
     journal::{Database, Journal, Reservation, Rounds, Row, WriteError, tend},
     ledger,
@@ -43,13 +44,14 @@ pub struct Cashier {
 pub(crate) struct Core {
     pub journal: Journal,
     pub doubts: Doubts,
+    pub exposures: Arc<Exposures>,
+    max_exposure: u64,
     pub pool: Pool,
     pub counters: Arc<Counters>,
     pub tasks: TaskTracker,
     pub settle_timeout: Duration,
     hold: Duration,
     pub chains: ChainViews,
-    pub verify_transfers: Vec<&'static str>,
     /// To the recovery task.
     pub ask_again: mpsc::UnboundedSender<recovery::Case>,
     claims: Arc<Claims>,
@@ -110,13 +112,14 @@ impl Cashier {
         let stop = CancellationToken::new();
         let supported = Supported::open(&config.journal, stop.clone());
         let (ask_again, cases) = mpsc::unbounded_channel();
-        let hold = config.hold;
+        let (hold, max_exposure) = (config.hold, config.max_exposure);
         let (settle_timeout, policy, first_look) = (config.settle_timeout, config.recovery, config.first_look);
         let core = Arc::new(Core {
             journal,
             doubts: Doubts::default(),
+            exposures: Arc::default(),
+            max_exposure,
             chains: std::mem::take(&mut config.chains),
-            verify_transfers: std::mem::take(&mut config.verify_transfers),
             pool: Pool::new(config, client, supported),
             counters: Arc::default(),
             tasks: TaskTracker::new(),
@@ -127,6 +130,9 @@ impl Cashier {
         });
         let mut open = Vec::with_capacity(unknown.len());
         for (key, row) in unknown {
+            if let Some(payment) = row.payment(&key).filter(|payment| payment.terms.scheme == Scheme::Upto) {
+                core.exposures.remember(&payment);
+            }
             core.doubts.add(key, row.fingerprint, row.transaction);
             open.push(recovery::Case { key, fingerprint: row.fingerprint, at_once: true });
         }
@@ -272,8 +278,8 @@ impl Core {
         let until = tokio::time::Instant::now() + self.hold;
         loop {
             match self.reserve(offer, &payment, facilitators, fingerprint, until).await {
-                Ok((member, reservation)) => {
-                    return Ok(PaymentPermit::new(Arc::clone(self), payment, member, fingerprint, reservation));
+                Ok((member, reservation, exposed)) => {
+                    return Ok(PaymentPermit::new(Arc::clone(self), payment, member, fingerprint, reservation, exposed));
                 }
                 // A buyer who retries wants what the first try gets, at whichever process that is.
                 Err(Refusal::InProgress | Refusal::Unsettled { .. })
@@ -290,7 +296,7 @@ impl Core {
         facilitators: &[url::Url],
         fingerprint: B256,
         until: tokio::time::Instant,
-    ) -> Result<(Arc<Member>, Reservation), Refusal> {
+    ) -> Result<(Arc<Member>, Reservation, Option<Exposed>), Refusal> {
         let key = payment.replay_key();
         let signed = payment.local_check == LocalCheck::SignedByPayer;
         let taken = |taken: Taken| match taken {
@@ -320,13 +326,14 @@ impl Core {
             claim.add(ClaimKey::Replay(key)).map_err(taken)?;
         }
         self.refuse_in_doubt(payment, fingerprint)?;
+        let exposed = self.expose(payment)?;
         let row = Row::new(offer, member.facilitator.id(), fingerprint, payment);
         let reservation = self.journal.reserve(key, row, claim).await.map_err(|error| match error {
             WriteError::Conflict(row) => taken(Taken::Known(Box::new(row.known()))),
             WriteError::InDoubt { transaction } => Refusal::Unsettled { transaction },
             WriteError::Unavailable | WriteError::Illegal => Refusal::JournalUnavailable,
         })?;
-        Ok((member, reservation))
+        Ok((member, reservation, exposed))
     }
 
     /// The answer again, to whoever may have it and where it was kept.
@@ -362,6 +369,22 @@ impl Core {
             Some(transaction) => Err(Refusal::Unsettled { transaction }),
             None => Ok(()),
         }
+    }
+
+    /// Counts what an answer may come to that leaves before it is settled.
+    fn expose(&self, payment: &MatchedPayment) -> Result<Option<Exposed>, Refusal> {
+        if payment.terms.scheme == Scheme::Exact {
+            return Ok(None);
+        }
+        let unit = U256::from(10).checked_pow(U256::from(payment.terms.asset.decimals)).unwrap_or(U256::MAX);
+        let limit = Amount(unit.saturating_mul(U256::from(self.max_exposure)));
+        self.exposures.enter(payment, limit).map(Some).ok_or(Refusal::Exposed)
+    }
+
+    /// A payment is no longer of unknown outcome.
+    pub fn resolved(&self, key: &ReplayKey, fingerprint: B256) {
+        self.doubts.remove(key, fingerprint);
+        self.exposures.forget(key);
     }
 
     /// Remembers an unknown outcome, and has the facilitator asked again.

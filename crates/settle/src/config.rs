@@ -18,9 +18,6 @@ pub struct CashierConfig {
     /// Chains that can be read, by network name: asked before the facilitator when an outcome is
     /// unknown.
     pub chains: ChainViews,
-    /// Networks on which a facilitator's word is held against the chain: its success counts once the
-    /// chain shows the transfer, its refusal when the chain shows none. Takes one of [`chains`](Self::chains).
-    pub verify_transfers: Vec<&'static str>,
     /// Bound on one `/verify`.
     pub verify_timeout: Duration,
     /// Bound on one `/settle`; an answer later than this is unknown.
@@ -36,6 +33,9 @@ pub struct CashierConfig {
     pub hold: Duration,
     /// When closed payments leave the journal.
     pub archiving: Archiving,
+    /// What one payer may owe of one token at most, in whole units: the ceilings of metered payments whose answers
+    /// leave before they are settled. A single payment may be larger.
+    pub max_exposure: u64,
 }
 
 impl CashierConfig {
@@ -47,7 +47,6 @@ impl CashierConfig {
             default_facilitators: Vec::new(),
             local: Vec::new(),
             chains: Vec::new(),
-            verify_transfers: Vec::new(),
             verify_timeout: Duration::from_secs(5),
             settle_timeout: Duration::from_secs(60),
             credentials: Vec::new(),
@@ -55,6 +54,7 @@ impl CashierConfig {
             first_look: Duration::from_secs(10),
             hold: Duration::from_secs(30),
             archiving: Archiving::default(),
+            max_exposure: 100,
         }
     }
 }

@@ -10,6 +10,7 @@ mod chain;
 mod claims;
 mod config;
 mod doubts;
+mod exposure;
 mod facilitator;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -30,7 +31,6 @@ mod stored;
 mod supported;
 #[cfg(test)]
 mod test_payment;
-mod witness;
 
 pub use cashier::Cashier;
 pub use chain::{ChainFinding, ChainView, ChainViews};

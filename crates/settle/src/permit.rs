@@ -1,15 +1,20 @@
 //! From a permit to money, and from money to a delivered answer.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
-use obol_offer::B256;
+use obol_offer::{Amount, B256};
 use obol_payment::{Event, State};
-use obol_x402::{MatchedPayment, ReplayKey};
+use obol_x402::{ChargeError, MatchedPayment, ReplayKey};
 use tokio::sync::oneshot;
 
 use crate::{
     Receipt, SettleOutcome, StoredAnswer,
     cashier::Core,
+    exposure::Exposed,
     journal::{Ask, Change, Journal, Reservation, WriteError},
     pool::Member,
     refusal::Known,
@@ -31,6 +36,10 @@ struct Inner {
     member: Arc<Member>,
     fingerprint: B256,
     reservation: Reservation,
+    /// Of a payment whose answer may leave before it is settled.
+    exposed: Option<Exposed>,
+    /// Whether the answer has left: then it is charged, whatever became of other payments.
+    delivered: bool,
 }
 
 /// How a capture ended.
@@ -38,6 +47,8 @@ struct Inner {
 pub enum Captured {
     /// Money moved: the answer may leave.
     Settled(Receipt, Delivery),
+    /// Nothing was used, so nobody was asked for anything; the payment may be used again.
+    Nothing,
     /// The facilitator refused cleanly: nothing moved. 402.
     Refused {
         /// The facilitator's word.
@@ -59,9 +70,16 @@ impl fmt::Debug for PaymentPermit {
 }
 
 impl PaymentPermit {
-    pub(crate) fn new(core: Arc<Core>, payment: MatchedPayment, member: Arc<Member>, fingerprint: B256, reservation: Reservation) -> Self {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        payment: MatchedPayment,
+        member: Arc<Member>,
+        fingerprint: B256,
+        reservation: Reservation,
+        exposed: Option<Exposed>,
+    ) -> Self {
         let payment = Arc::new(payment);
-        let inner = Inner { core, payment: Arc::clone(&payment), member, fingerprint, reservation };
+        let inner = Inner { core, payment: Arc::clone(&payment), member, fingerprint, reservation, exposed, delivered: false };
         Self { inner: Some(inner), payment }
     }
 
@@ -91,6 +109,44 @@ impl PaymentPermit {
             let _ = reply.send(captured);
         });
         answer.await.unwrap_or(Captured::Unsettled { transaction: None })
+    }
+
+    /// As [`capture_for`](Self::capture_for), for what a metered request has used: `charge`, or all that was authorised
+    /// if that is less. Of an `exact` payment all is taken.
+    pub async fn capture_amount(mut self, charge: Amount, kept: Option<StoredAnswer>) -> Captured {
+        let Some(inner) = &mut self.inner else { return Captured::NotAsked };
+        let charge = charge.min(inner.payment.terms.amount);
+        if charge == Amount::ZERO {
+            self.release().await;
+            return Captured::Nothing;
+        }
+        match MatchedPayment::clone(&inner.payment).charging(charge) {
+            Ok(payment) => inner.payment = Arc::new(payment),
+            Err(ChargeError::Exact { .. }) => {}
+            Err(error) => {
+                tracing::error!(payment = %inner.payment.replay_key(), %error, "what was used cannot be charged");
+                self.release().await;
+                return Captured::NotAsked;
+            }
+        }
+        self.capture_for(kept).await
+    }
+
+    /// As [`capture_amount`](Self::capture_amount), once the answer has left.
+    pub async fn capture_delivered(mut self, charge: Amount) -> Captured {
+        if let Some(inner) = &mut self.inner {
+            inner.delivered = true;
+        }
+        self.capture_amount(charge, None).await
+    }
+
+    /// How long an answer that is settled after it may go on: until `validBefore` less the time that settling may take,
+    /// of which there is at least as much as half of what is left now.
+    pub fn time_to_deliver(&self) -> Duration {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let left = Duration::from_secs(self.payment.authorization.valid_before).saturating_sub(now);
+        let settle = self.inner.as_ref().map_or(Duration::ZERO, |inner| inner.core.settle_timeout);
+        left.saturating_sub(settle.min(left / 2))
     }
 
     /// Gives the payment back unused, e.g. when the upstream failed.
@@ -134,7 +190,7 @@ impl Drop for CutShort {
 
 impl Inner {
     async fn capture(mut self, kept: Option<StoredAnswer>) -> Captured {
-        if let Some(transaction) = self.core.doubts.find(self.payment.authorization.from, self.fingerprint) {
+        if let Some(transaction) = self.in_doubt() {
             self.core.counters.released.add();
             self.reservation.release().await;
             return Captured::Unsettled { transaction };
@@ -150,7 +206,7 @@ impl Inner {
             Err(_) => return self.not_asked("the journal cannot be written".to_owned()),
         }
         // One may have become unknown during the write.
-        if let Some(transaction) = self.core.doubts.find(self.payment.authorization.from, self.fingerprint) {
+        if let Some(transaction) = self.in_doubt() {
             self.not_asked("another payment for the same request is unknown".to_owned());
             return Captured::Unsettled { transaction };
         }
@@ -166,16 +222,23 @@ impl Inner {
         }
     }
 
+    /// Whether another payment of its payer for the same request is of unknown outcome: one that buys the answer anew.
+    /// An answer that has left was not that one.
+    fn in_doubt(&self) -> Option<Option<String>> {
+        if self.delivered { None } else { self.core.doubts.find(self.payment.authorization.from, self.fingerprint) }
+    }
+
     /// Asks once; a pending transaction is asked about, identically, exactly once more.
     async fn ask(&self) -> SettleOutcome {
-        let first = self.core.settle(&self.member, &self.payment).await;
+        let bound = self.core.settle_timeout;
+        let first = self.member.settle(&self.payment, bound).await;
         let SettleOutcome::Pending { transaction } = first else { return first };
         let change = Change::new(&[Event::SettlePending]).transaction(Some(transaction.clone()));
         let key = self.payment.replay_key();
         self.core.journal.post(key, change, None);
         // Nor is another one taken meanwhile.
         self.core.doubts.add(key, self.fingerprint, Some(transaction.clone()));
-        match self.core.settle(&self.member, &self.payment).await {
+        match self.member.settle(&self.payment, bound).await {
             SettleOutcome::Pending { .. } | SettleOutcome::NotAsked { .. } => SettleOutcome::Pending { transaction },
             SettleOutcome::Refused { reason } => {
                 SettleOutcome::Unknown { cause: format!("refused after a transaction was sent: {reason}"), transaction: Some(transaction) }
@@ -190,7 +253,10 @@ impl Inner {
         }
     }
 
-    fn settled(self, receipt: Receipt) -> Captured {
+    fn settled(mut self, receipt: Receipt) -> Captured {
+        if let Some(exposed) = self.exposed.take() {
+            exposed.settled();
+        }
         let Self { core, payment, .. } = &self;
         core.counters.settled.add();
         let delivery = Delivery {
@@ -203,8 +269,11 @@ impl Inner {
 
     /// The buyer hears of it when it is durable: after a crash the row would still say `settling`,
     /// this payment would be asked about again, and might then be charged beside the next one.
-    async fn refused(self, reason: String) -> Captured {
+    async fn refused(mut self, reason: String) -> Captured {
         self.core.counters.settle_refused.add();
+        if let Some(exposed) = self.exposed.take().filter(|_| self.delivered) {
+            exposed.stay(self.payment.charge);
+        }
         let change = Change::new(&[Event::SettleRefused]).reason(reason.clone());
         match tokio::time::timeout(self.core.settle_timeout, self.reservation.finish_durably(change)).await {
             Ok(Ok(())) => Captured::Refused { reason },
@@ -219,10 +288,13 @@ impl Inner {
         Captured::NotAsked
     }
 
-    async fn unsettled(self, event: Option<Event>, cause: String, transaction: Option<String>) -> Captured {
+    async fn unsettled(mut self, event: Option<Event>, cause: String, transaction: Option<String>) -> Captured {
         let key = self.payment.replay_key();
         tracing::error!(payment = %key, facilitator = self.member.facilitator.id(), cause, transaction, "the settlement's outcome is unknown");
         self.core.counters.settle_unknown.add();
+        if let Some(exposed) = self.exposed.take() {
+            exposed.stay(self.payment.charge);
+        }
         // Before the claim is let go, so that no second payment slips in between.
         self.core.doubt(key, self.fingerprint, transaction.clone());
         let (state, events): (_, &[Event]) = match event {

@@ -142,7 +142,7 @@ async fn ask(core: &Weak<Core>, case: Case) -> bool {
     let Some(core) = core.upgrade() else { return false };
     let Ok(Some(row)) = core.journal.read(&case.key).await else { return false };
     if !row.state.is_unsettled() {
-        core.doubts.remove(&case.key, case.fingerprint);
+        core.resolved(&case.key, case.fingerprint);
         return true;
     }
     if on_chain(&core, case, &row).await {
@@ -152,7 +152,7 @@ async fn ask(core: &Weak<Core>, case: Case) -> bool {
         tracing::error!(payment = %case.key, facilitator = row.facilitator, "nobody to ask: unknown network or facilitator");
         return false;
     };
-    match core.settle(&member, &payment).await {
+    match member.settle(&payment, core.settle_timeout).await {
         SettleOutcome::Settled(receipt) => settled(&core, case, receipt).await,
         SettleOutcome::Pending { transaction } | SettleOutcome::Unknown { transaction: Some(transaction), .. } => {
             core.doubts.add(case.key, case.fingerprint, Some(transaction.clone()));
@@ -189,13 +189,13 @@ async fn on_chain(core: &Arc<Core>, case: Case, row: &Row) -> bool {
     if core.journal.record(case.key, change).await.is_err() {
         return false;
     }
-    core.doubts.remove(&case.key, case.fingerprint);
+    core.resolved(&case.key, case.fingerprint);
     true
 }
 
 impl Core {
     /// The chain of a payment, if it can be read.
-    pub fn view(&self, key: &ReplayKey) -> Option<&Arc<dyn ChainView>> {
+    fn view(&self, key: &ReplayKey) -> Option<&Arc<dyn ChainView>> {
         let network = Network::find(&format!("eip155:{}", key.chain_id))?;
         self.chains.iter().find(|(name, _)| *name == network.name).map(|(_, view)| view)
     }
@@ -210,6 +210,6 @@ async fn settled(core: &Arc<Core>, case: Case, receipt: Receipt) -> bool {
     }
     core.counters.recovered.add();
     core.counters.owed.add();
-    core.doubts.remove(&case.key, case.fingerprint);
+    core.resolved(&case.key, case.fingerprint);
     true
 }

@@ -34,6 +34,8 @@ pub enum Refusal {
         /// The facilitator's word.
         reason: String,
     },
+    /// Its payer owes as much as one payer may, for metered answers that are not settled yet. 429, nothing moved.
+    Exposed,
     /// No facilitator gave a usable answer. 503, nothing moved.
     FacilitatorUnavailable,
     /// The journal cannot be written: no paid work. 503, nothing moved.
@@ -42,13 +44,14 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every code, in the order of the variants.
-    pub const CODES: [&'static str; 8] = [
+    pub const CODES: [&'static str; 9] = [
         "payment_in_progress",
         "payment_already_used",
         "payment_replayed",
         "payment_for_other_request",
         "settlement_unknown",
         "payment_invalid",
+        "too_much_unsettled",
         "facilitator_unavailable",
         "journal_unavailable",
     ];
@@ -62,6 +65,7 @@ impl Refusal {
             Self::OtherRequest => "payment_for_other_request",
             Self::Unsettled { .. } => "settlement_unknown",
             Self::Invalid { .. } => "payment_invalid",
+            Self::Exposed => "too_much_unsettled",
             Self::FacilitatorUnavailable => "facilitator_unavailable",
             Self::JournalUnavailable => "journal_unavailable",
         }

@@ -113,7 +113,7 @@ async fn steps(
             Answer::Paid
         }
         Captured::Refused { .. } => Answer::Sign,
-        Captured::NotAsked => Answer::Failed,
+        Captured::NotAsked | Captured::Nothing => Answer::Failed,
         Captured::Unsettled { .. } if planted == Some(Planted::UnknownIs402) => Answer::Sign,
         Captured::Unsettled { .. } => Answer::Unknown,
     }

@@ -9,6 +9,8 @@ mod challenge;
 mod hostile;
 mod kept;
 mod limits;
+mod metered;
+mod metered_hostile;
 mod money;
 mod operate;
 mod proxying;

@@ -225,7 +225,7 @@ async fn the_price_before_an_edit_stays_good_for_a_while() {
         let mut terms = shop.terms();
         terms.amount = 5000.into();
         let quote = Quote::new(vec![terms], old.quote.as_ref().unwrap().info().clone());
-        let entry = Entry { quote: Some(quote), previous: Some((old.quote.clone().unwrap(), until)), ..Entry::clone(&old) };
+        let entry = Entry { quote: Some(quote), previous: Some((old.clone(), until)), ..Entry::clone(&old) };
         let mut builder = RouteTable::builder();
         builder.insert(Arc::new(entry));
         shop.table.store(Some(Arc::new(builder.build())));

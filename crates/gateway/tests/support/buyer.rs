@@ -45,6 +45,12 @@ impl Got {
         serde_json::from_slice(&STANDARD.decode(self.header(name)).unwrap()).unwrap()
     }
 
+    /// The JSON in a base64 trailer.
+    pub fn trailer(&self, name: &str) -> Value {
+        let value = self.trailers.as_ref().and_then(|trailers| trailers.get(name)).unwrap_or_else(|| panic!("no {name}: {self:?}"));
+        serde_json::from_slice(&STANDARD.decode(value).unwrap()).unwrap()
+    }
+
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }

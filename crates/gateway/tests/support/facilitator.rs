@@ -4,6 +4,7 @@ use std::sync::{
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
+use obol_offer::{Address, Network};
 use obol_settle::{Facilitator, Receipt, SettleOutcome, VerifyOutcome};
 use obol_x402::MatchedPayment;
 use tokio::sync::Notify;
@@ -32,6 +33,8 @@ pub struct Fake {
     pub verifies: AtomicU32,
     pub begun: AtomicU32,
     pub settles: AtomicU32,
+    /// Amounts that it was asked to settle.
+    pub charges: Mutex<Vec<u64>>,
     pub versions: Mutex<Vec<obol_x402::Version>>,
 }
 
@@ -50,6 +53,10 @@ impl Facilitator for Fake {
         "fake"
     }
 
+    fn upto(&self, network: &Network) -> Option<Address> {
+        (network.name == "base-sepolia").then(|| [9; 20].into())
+    }
+
     fn verify<'a>(&'a self, payment: &'a MatchedPayment) -> BoxFuture<'a, VerifyOutcome> {
         self.verifies.fetch_add(1, Ordering::SeqCst);
         let outcome = match *self.invalid.lock().unwrap() {
@@ -64,17 +71,16 @@ impl Facilitator for Fake {
         async move {
             self.begun.fetch_add(1, Ordering::SeqCst);
             self.versions.lock().unwrap().push(payment.version);
+            self.charges.lock().unwrap().push(payment.charge.to_string().parse().unwrap());
             if *self.hold.lock().unwrap() {
                 self.go.notified().await;
             }
             self.settles.fetch_add(1, Ordering::SeqCst);
             let mode = *self.settle.lock().unwrap();
             match mode {
-                Settle::Pay => SettleOutcome::Settled(Receipt {
-                    transaction: HASH.into(),
-                    payer: payment.authorization.from,
-                    amount: payment.terms.amount,
-                }),
+                Settle::Pay => {
+                    SettleOutcome::Settled(Receipt { transaction: HASH.into(), payer: payment.authorization.from, amount: payment.charge })
+                }
                 Settle::Refuse => SettleOutcome::Refused { reason: "insufficient_funds".into() },
                 Settle::NotAsked => SettleOutcome::NotAsked { cause: "test".into() },
                 Settle::Unknown => SettleOutcome::Unknown { cause: "test".into(), transaction: None },

@@ -4,6 +4,7 @@
 
 mod buyer;
 mod facilitator;
+mod meter;
 mod upstream;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -11,6 +12,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use arc_swap::ArcSwapOption;
 pub use buyer::*;
 pub use facilitator::*;
+#[allow(unused_imports)]
+pub use meter::*;
 use obol_gateway::{Gateway, GatewayConfig, TableHandle};
 use obol_offer::{HostUpstream, Offer, OfferSpec, PaymentSpec, PriceSpec, UpstreamSpec};
 use obol_reconcile::{Document, RouteTable};
@@ -18,6 +21,9 @@ use obol_settle::{Cashier, CashierConfig, Recovery};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 pub use upstream::*;
+
+/// Where the metered offer is bought.
+pub const HOST_PATH: &str = "/services/a/v1/chat/completions";
 
 pub const PAYEE: &str = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC";
 

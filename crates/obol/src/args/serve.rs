@@ -2,7 +2,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Subcommand};
 
-use super::{LogFormat, ServeInferenceArgs};
+use super::LogFormat;
 
 /// `obol serve …`
 #[derive(Debug, Subcommand)]
@@ -11,8 +11,6 @@ pub enum ServeCommand {
     Controller(ControllerArgs),
     /// Take payments for the offers of a cluster, and pass requests on
     Gateway(GatewayArgs),
-    /// Stand before a model server: only the sold model, and usage counted
-    Inference(ServeInferenceArgs),
 }
 
 /// What every program of a cluster is told.

@@ -1,7 +1,7 @@
 //! Where buyers find an offer: host, path, and the exceptions below it.
 
-use super::{Checker, PriceTag, RESERVED_PATHS, Route};
-use crate::{CanonicalPath, Gate, Hostname, OfferName, Rate, RouteSpec};
+use super::{Checker, PriceTag, RESERVED_PATHS, Route, Terms};
+use crate::{CanonicalPath, Gate, Hostname, OfferName, Rate, RouteSpec, Scheme};
 
 impl Checker {
     pub(super) fn hostname(&mut self, text: Option<&str>) -> Option<Hostname> {
@@ -65,7 +65,12 @@ impl Checker {
                 self.refuse("route_twice", format!("{field}.path"), format!("`{}` is listed twice", spec.path), "remove one of them");
                 continue;
             }
-            let payments = match (spec.gate, &spec.price, payments) {
+            // The two schemes of a metered price are one payment.
+            let only = payments.first().filter(|first| {
+                let same = |a: &Terms, b: &Terms| a.network == b.network && a.asset == b.asset && a.pay_to == b.pay_to;
+                payments.iter().all(|tag| same(&tag.terms, &first.terms))
+            });
+            let payments = match (spec.gate, &spec.price, only) {
                 (Gate::Free, None, _) => Vec::new(),
                 (Gate::Free, Some(_), _) => {
                     self.refuse(
@@ -76,12 +81,15 @@ impl Checker {
                     );
                     continue;
                 }
-                (Gate::Paid, None, all) => all.to_vec(),
-                (Gate::Paid, Some(price), [only]) => match self.amount(&format!("{field}.price"), price, &only.terms.asset) {
-                    Some(amount) => vec![PriceTag { terms: only.terms_at(amount), rate: Rate::PerRequest(amount) }],
+                (Gate::Paid, None, _) => payments.to_vec(),
+                (Gate::Paid, Some(price), Some(only)) => match self.amount(&format!("{field}.price"), price, &only.terms.asset) {
+                    Some(amount) => {
+                        let terms = Terms { scheme: Scheme::Exact, ..only.terms_at(amount) };
+                        vec![PriceTag { terms, rate: Rate::PerRequest(amount) }]
+                    }
                     None => continue,
                 },
-                (Gate::Paid, Some(_), _) => {
+                (Gate::Paid, Some(_), None) => {
                     self.refuse(
                         "route_price",
                         format!("{field}.price"),

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::{bounds::parse_duration, *};
-use crate::{AssetSpec, Gate, HostUpstream, ModelSpec, OfferSpec, PaymentSpec, PriceSpec, RouteSpec, UpstreamSpec};
+use crate::{Gate, HostUpstream, ModelSpec, OfferSpec, PaymentSpec, PriceSpec, RouteSpec, UpstreamSpec};
 
 fn spec() -> OfferSpec {
     OfferSpec {
@@ -166,6 +166,15 @@ fn a_price_per_token_asks_for_what_the_model_may_use() {
 }
 
 #[test]
+fn a_route_of_a_metered_offer_may_have_a_price_of_its_own() {
+    let mut spec = model_offer();
+    spec.routes = vec![RouteSpec { path: "/v1/models".into(), gate: Gate::Paid, price: Some("0.5".into()) }];
+    let routes = Offer::validate(&name("llama"), &spec).unwrap().routes;
+    let [tag] = routes[0].payments.as_slice() else { panic!("{routes:?}") };
+    assert_eq!((tag.terms.scheme, &tag.rate), (crate::Scheme::Exact, &Rate::PerRequest(500_000.into())));
+}
+
+#[test]
 fn a_price_per_unit_asks_for_the_most_units() {
     let mut spec = spec();
     let price = PriceSpec { per_unit: Some("0.002".into()), unit: Some("page".into()), max_units: Some(50), ..PriceSpec::default() };
@@ -238,55 +247,4 @@ fn runtimes_have_the_words_people_know() {
     assert_eq!(words(&schema["$defs"]["Scheme"]), ["exact", "upto"]);
     let price = schema["$defs"]["PriceSpec"]["properties"].as_object().unwrap();
     assert!(["perMTok", "perMTokOutput", "perUnit", "unit", "maxUnits"].iter().all(|field| price.contains_key(*field)));
-}
-
-/// USDC on two networks, and on one of them by two means.
-#[test]
-fn several_payments_each_buy_the_same_answer() {
-    let payment = |network: &str, method: TransferMethod| {
-        let asset = Network::find(network).unwrap().default_asset();
-        let spec = AssetSpec {
-            address: asset.address.to_string(),
-            symbol: asset.symbol,
-            decimals: asset.decimals,
-            transfer_method: method,
-            eip712_name: asset.domain_name,
-            eip712_version: asset.domain_version,
-        };
-        PaymentSpec { network: network.into(), asset: Some(spec), ..spec_payment() }
-    };
-    let offer = |payments: &[PaymentSpec]| {
-        let spec = OfferSpec { payment: None, payments: payments.to_vec(), ..spec() };
-        Offer::validate(&name("weather"), &spec).map_err(|problems| problems.iter().map(|p| (p.code, p.field.clone())).collect::<Vec<_>>())
-    };
-    let (usdc, permit2) = (TransferMethod::Eip3009, TransferMethod::Permit2);
-    let list = [payment("base", usdc), payment("polygon", usdc), payment("base", permit2)];
-    let accepted = offer(&list).unwrap().payments;
-    let ways: Vec<_> = accepted.iter().map(|tag| (tag.terms.network.name, tag.terms.transfer_method())).collect();
-    assert_eq!(ways, [("base", usdc), ("polygon", usdc), ("base", permit2)]);
-    let twice = [payment("base", permit2), payment("polygon", usdc), payment("eip155:8453", permit2)];
-    assert_eq!(offer(&twice).unwrap_err(), [("payment_twice", "spec.payments[2]".to_owned())]);
-}
-
-fn spec_payment() -> PaymentSpec {
-    spec().payment.unwrap()
-}
-
-#[test]
-fn what_is_metered_is_charged_up_to_a_ceiling_first_and_else_whole() {
-    let ways = |scheme: Option<Scheme>, price: PriceSpec| {
-        let mut spec = spec();
-        let payment = spec.payment.as_mut().unwrap();
-        (payment.scheme, payment.price) = (scheme, price);
-        let offer = Offer::validate(&name("ocr"), &spec).map_err(|problems| problems[0].code)?;
-        Ok::<_, &str>(offer.payments.iter().map(|tag| (tag.terms.scheme, tag.terms.transfer_method())).collect::<Vec<_>>())
-    };
-    let metered = || PriceSpec { per_unit: Some("0.002".into()), max_units: Some(50), ..PriceSpec::default() };
-    let fixed = || PriceSpec { per_request: Some("0.002".into()), ..PriceSpec::default() };
-    let (exact, upto) = ((Scheme::Exact, TransferMethod::Eip3009), (Scheme::Upto, TransferMethod::Permit2));
-    assert_eq!(ways(None, metered()), Ok(vec![upto, exact]));
-    assert_eq!(ways(Some(Scheme::Upto), metered()), Ok(vec![upto]));
-    assert_eq!(ways(Some(Scheme::Exact), metered()), Ok(vec![exact]));
-    assert_eq!(ways(None, fixed()), Ok(vec![exact]));
-    assert_eq!(ways(Some(Scheme::Upto), fixed()), Err("scheme_upto"));
 }

@@ -2,7 +2,6 @@
 
 mod controller;
 mod gateway;
-mod inference;
 
 use std::path::Path;
 
@@ -23,7 +22,6 @@ pub async fn run(command: ServeCommand, verbose: bool, printer: &Printer) -> Res
     match command {
         ServeCommand::Controller(args) => controller::run(args, verbose, printer).await,
         ServeCommand::Gateway(args) => gateway::run(args, verbose, printer).await,
-        ServeCommand::Inference(args) => inference::run(args, verbose, printer).await,
     }
 }
 
