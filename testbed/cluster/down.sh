@@ -4,7 +4,10 @@
 . "$(dirname "$0")/env.sh"
 if is_up; then
   kill -KILL "$INIT" # every process of the node dies with its pid 1
-  while kill -0 "$HOLDER" 2>/dev/null && [[ $(started "$HOLDER") ]]; do sleep 0.05; done
+  for _ in $(seq 400); do
+    kill -0 "$HOLDER" 2>/dev/null || break
+    sleep 0.05
+  done
 else
   echo "not up" >&2
 fi

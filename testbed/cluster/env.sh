@@ -4,7 +4,7 @@ set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 N=${OBOL_CLUSTER:-0}
 [[ $N =~ ^[0-9]$ ]] || { echo "OBOL_CLUSTER is '$N'; give one digit" >&2; exit 2; }
-PARTS=${OBOL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/obol}/cluster
+PARTS=$(realpath -ms "${OBOL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/obol}/cluster") # kubelet refuses `//`
 RUN=$PARTS/run/$N
 PKI=$RUN/pki
 BIN=$PARTS/bin

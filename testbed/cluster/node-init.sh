@@ -38,6 +38,8 @@ ip route add default via "$MACHINE"
 echo 1 >/proc/sys/net/ipv4/ip_forward
 echo 1 >/proc/sys/net/bridge/bridge-nf-call-iptables
 echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter
+# New connections that are forwarded go to kube-network-policies, once it listens.
+iptables -t mangle -A FORWARD -m conntrack --ctstate NEW -j NFQUEUE --queue-num 100 --queue-bypass
 
 # Runs a component, and again half a second after it has ended, unless it is held (control.sh stop).
 service() {

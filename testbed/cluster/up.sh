@@ -4,12 +4,12 @@
 . "$(dirname "$0")/env.sh"
 begin=$(date +%s%N)
 lap() { awk -v ns=$(($(date +%s%N) - begin)) -v what="$1" 'BEGIN { printf "%-28s %6.1f s\n", what, ns / 1e9 }' >&2; }
-ready() { # patience in seconds, what, command...
-  local end=$((SECONDS + $1)) what=$2
-  shift 2
+ready() { # what, command...
+  local end=$((SECONDS + 120)) what=$1
+  shift
   until "$@" >/dev/null 2>&1; do
-    is_up || fail "the node died; see $RUN/log/node.log"
-    ((SECONDS < end)) || fail "$what: not ready in time; see $RUN/log"
+    is_up || fail "the node died; see $RUN/log"
+    ((SECONDS < end)) || fail "$what: not ready within two minutes; see $RUN/log"
     sleep 0.2
   done
   lap "$what"
@@ -24,6 +24,7 @@ rm -rf "$RUN"/{pid,held,log}/* "$RUN/state" "$RUN/containerd.sock" # gone after 
 "$HERE/pki.sh"
 "$HERE/config.sh"
 
+trap '[[ ${complete-} ]] || "$HERE/down.sh" --keep' EXIT # half a cluster is none; its logs stay
 setsid unshare --mount --net --pid --cgroup --uts --ipc --fork --kill-child --mount-proc --propagation private \
   bash "$HERE/node-init.sh" >"$RUN/log/node.log" 2>&1 </dev/null &
 holder=$!
@@ -31,7 +32,7 @@ for _ in $(seq 100); do
   init=$(cat "/proc/$holder/task/$holder/children" 2>/dev/null) && [[ -n $init ]] && break
   sleep 0.05
 done
-[[ -n ${init// /} ]] || fail "the node did not start; see $RUN/log/node.log"
+[[ -n ${init// /} ]] || fail "the node did not start; see $RUN/log"
 echo "$holder $(started "$holder") ${init// /}" >"$RUN/holder"
 # The network of pid 1 is new only once unshare has made it.
 until [[ $(readlink "/proc/${init// /}/ns/net") != "$(readlink /proc/self/ns/net)" ]]; do sleep 0.05; done
@@ -41,12 +42,15 @@ ip link set "$LINK" up
 ip route add "$SERVICES" via "$IP"
 ip route add "$PODS" via "$IP"
 
-ready 60 "API server" "$BIN/kubectl" get --raw /readyz
+ready "API server" "$BIN/kubectl" get --raw /readyz
 sed "s/@DNS@/$DNS/; s/@MACHINE@/$MACHINE/" "$HERE/manifests.yaml" | "$BIN/kubectl" apply -f - >/dev/null
 node_ready() { "$BIN/kubectl" wait --for=condition=Ready "node/$NODE" --timeout=1s; }
+policies_ready() { "$BIN/kubectl" --namespace kube-system rollout status daemonset/kube-network-policies --timeout=1s; }
 dns_ready() { "$BIN/kubectl" --namespace kube-system rollout status deployment/coredns --timeout=1s; }
-ready 60 "node" node_ready
+ready "node" node_ready
 # The first bare Pod would wait for it.
-ready 30 "default ServiceAccount" "$BIN/kubectl" get serviceaccount default
-ready 60 "DNS" dns_ready
+ready "default ServiceAccount" "$BIN/kubectl" get serviceaccount default
+ready "DNS" dns_ready
+ready "NetworkPolicies" policies_ready
+complete=yes
 echo "$KUBECONFIG"

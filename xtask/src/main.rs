@@ -8,11 +8,14 @@ mod bench;
 mod cluster;
 mod fuzz;
 mod generate;
+mod image;
 mod layers;
 mod oci;
 mod places;
 mod provision;
+mod push;
 mod run;
+mod sbom;
 mod sim;
 mod suite;
 
@@ -39,9 +42,15 @@ enum Command {
         list: bool,
     },
     /// Provision the test environment, and run nothing
-    Provision,
+    Provision {
+        /// For one part only
+        #[arg(long, value_enum)]
+        only: Option<Part>,
+    },
     /// Write what is made from the Rust types: schemas of the charts, the record of shipped files
     Generate,
+    /// Build the container image, without a container engine
+    Image(image::ImageArgs),
     /// Check which crate may depend on what
     Layers,
     /// Write the custom resource definition into its chart
@@ -80,8 +89,9 @@ enum Part {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Test { only, list } => suite::test(only, list),
-        Command::Provision => suite::provision(),
+        Command::Provision { only } => suite::provision(only),
         Command::Generate => generate::generate(),
+        Command::Image(args) => image::image(&args),
         Command::Layers => layers::check(),
         Command::Crd => generate::crd(),
         Command::Advisories => suite::advisories(),

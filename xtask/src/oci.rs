@@ -122,6 +122,16 @@ impl Image {
 }
 
 impl Layout {
+    /// A blob by its digest.
+    pub fn blob(&self, digest: &str) -> Option<&[u8]> {
+        self.files.get(&format!("blobs/{}", digest.replace(':', "/"))).map(Vec::as_slice)
+    }
+
+    /// The manifest.
+    pub fn manifest(&self) -> &[u8] {
+        self.blob(&self.digest).unwrap_or_default()
+    }
+
     /// Writes it as one tar, for `ctr images import`, `k3d image import`, `docker load`.
     pub fn write_tar(&self, path: &Path) -> Result {
         let mut tar = tar::Builder::new(Vec::new());

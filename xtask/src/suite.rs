@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::{
     Part,
-    cluster::parts,
+    cluster::{self, parts},
     layers,
     places::Places,
     provision,
@@ -46,6 +46,7 @@ const STEPS: &[(Part, &str, Work)] = &[
     (Part::Cluster, "provision: helmfile", parts::helmfile),
     (Part::Cluster, "provision: Traefik", parts::traefik),
     (Part::Cluster, "cluster tests", |p| e2e(p, &["e2e_cluster_"])),
+    (Part::Cluster, "cluster down", |_| cluster::cluster(&cluster::Cluster::Down { keep: false })),
 ];
 
 /// `cargo xtask test`
@@ -59,8 +60,9 @@ pub fn test(only: Option<Part>, list: bool) -> Result {
 }
 
 /// `cargo xtask provision`
-pub fn provision() -> Result {
-    run_steps(STEPS.iter().filter(|(_, name, _)| name.starts_with("provision")))
+pub fn provision(only: Option<Part>) -> Result {
+    let chosen = STEPS.iter().filter(|(part, ..)| only.is_none_or(|only| only == *part));
+    run_steps(chosen.filter(|(_, name, _)| name.starts_with("provision")))
 }
 
 /// `cargo xtask advisories`

@@ -56,3 +56,12 @@ readinessProbe:
     name: obol-stack
   {{- end }}
 {{- end }}
+
+{{- /* The Gateway that routes attach to, and its listener. */}}
+{{- define "obol.ingress" -}}
+{{- $ingress := .Values.stack.ingress | default dict -}}
+{{- $install := ne (toString (get $ingress "install")) "false" -}}
+{{- $gateway := get $ingress "gateway" | default "traefik/traefik-gateway" -}}
+{{- $section := get $ingress "section" | default (ternary "web" "" $install) -}}
+{{ $gateway }}{{ with $section }}/{{ . }}{{ end }}
+{{- end }}

@@ -18,6 +18,8 @@ const MAX_URL_FILE: usize = 4096;
 pub(crate) struct Chains {
     pub views: ChainViews,
     pub facilitators: Vec<(&'static str, Arc<dyn Facilitator>)>,
+    /// Networks on which facilitators are not simply believed.
+    pub verified: Vec<&'static str>,
 }
 
 impl Chains {
@@ -35,6 +37,7 @@ impl Chains {
                 tracing::info!(network = network.name, account = %facilitator.address(), "payments are settled by this node; the account pays for gas");
                 chains.facilitators.push((network.name, Arc::new(facilitator)));
             }
+            chains.verified.extend(settings.verify_transfers.then_some(network.name));
             let view: Arc<dyn ChainView> = chain;
             chains.views.push((network.name, view));
         }
@@ -67,6 +70,7 @@ mod tests {
             rpc: vec![rpc.to_owned()],
             facilitator_key: key.map(|key| format!("ref+file://{}", key.display())),
             confirmations: None,
+            verify_transfers: false,
         };
         StackConfig { networks: [("base-sepolia".to_owned(), settings)].into(), ..StackConfig::default() }
     }

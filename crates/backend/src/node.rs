@@ -213,6 +213,7 @@ fn cashier_config(config: &NodeConfig, stack: &StackConfig, play: &Arc<PlayMoney
         default_facilitators: stack.defaults.facilitators().into_iter().filter_map(|url| url.parse().ok()).collect(),
         local: chains.facilitators,
         chains: chains.views,
+        verify_transfers: chains.verified,
         ..CashierConfig::new(config.dirs.data.join("journal.redb"))
     }
 }

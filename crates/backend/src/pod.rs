@@ -21,6 +21,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use crate::{
     Addresses, NodeError,
     chains::Chains,
+    journal::shared_journal,
     node::{bind, gateway_config},
 };
 
@@ -36,7 +37,7 @@ pub struct PodConfig {
     pub listen: SocketAddr,
     /// Health, metrics, and what is loaded.
     pub admin: SocketAddr,
-    /// Folder of the journal.
+    /// Folder of the journal, where that is a file.
     pub data: PathBuf,
     /// Where offers are at home.
     pub home: Home,
@@ -70,6 +71,8 @@ impl GatewayPod {
             default_facilitators: config.stack.defaults.facilitators().into_iter().filter_map(|url| url.parse().ok()).collect(),
             local: chains.facilitators,
             chains: chains.views,
+            verify_transfers: chains.verified,
+            shared: shared_journal(&config.stack.journal)?,
             ..CashierConfig::new(config.data.join("journal.redb"))
         })
         .await?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use http_body_util::BodyExt as _;
 use obol_offer::{Amount, Network};
 use obol_x402::{
     Receipt,
@@ -28,13 +29,17 @@ pub struct Answer {
     pub paid: Option<Paid>,
     /// Whether a payment was sent. Without a receipt that need not mean that money moved.
     pub sent_payment: bool,
+    /// What was signed for.
+    signed: Option<Paid>,
 }
 
 /// Money that moved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paid {
-    /// Atomic units.
+    /// Atomic units that moved.
     pub amount: Amount,
+    /// Atomic units that might have moved: more, where less was used than signed for (`upto`).
+    pub authorised: Amount,
     /// Ticker of the asset.
     pub symbol: String,
     /// Digits behind the point of one whole unit.
@@ -45,13 +50,20 @@ pub struct Paid {
 
 impl std::fmt::Display for Paid {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {} on {}", self.amount.to_decimal(self.decimals), self.symbol, self.network.name)
+        write!(f, "{} {} on {}", self.amount.to_decimal(self.decimals), self.symbol, self.network.name)?;
+        if self.amount != self.authorised {
+            write!(f, ", of {} authorised", self.authorised.to_decimal(self.decimals))?;
+        }
+        Ok(())
     }
 }
 
 /// A response body as it arrives.
 #[derive(Debug)]
-pub struct Body(Response);
+pub struct Body {
+    inner: reqwest::Body,
+    trailers: HeaderMap,
+}
 
 impl Body {
     /// The next part, `None` at the end.
@@ -59,7 +71,13 @@ impl Body {
     /// # Errors
     /// [`PayError::BrokenBody`] when the connection breaks.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, PayError> {
-        self.0.chunk().await.map_err(|e| PayError::BrokenBody(explain(e)))
+        while let Some(frame) = self.inner.frame().await {
+            match frame.map_err(|e| PayError::BrokenBody(explain(e)))?.into_data() {
+                Ok(data) => return Ok(Some(data)),
+                Err(frame) => self.trailers.extend(frame.into_trailers().unwrap_or_default()),
+            }
+        }
+        Ok(None)
     }
 
     /// All of it, up to `limit` bytes.
@@ -79,23 +97,39 @@ impl Body {
 }
 
 impl Answer {
-    pub(crate) fn new(mut response: Response, paid: Option<Paid>) -> Self {
-        let receipt = receipt(&response);
-        let moved = receipt.as_ref().filter(|receipt| receipt.success);
+    pub(crate) fn new(mut response: Response, signed: Option<Paid>) -> Self {
+        let headers = std::mem::take(response.headers_mut());
+        let receipt = receipt(&headers);
         Self {
             status: response.status(),
-            headers: std::mem::take(response.headers_mut()),
-            sent_payment: paid.is_some(),
-            paid: moved.and_then(|receipt| paid.map(|paid| Paid { amount: receipt.amount.unwrap_or(paid.amount), ..paid })),
+            sent_payment: signed.is_some(),
+            paid: moved(receipt.as_ref(), signed.as_ref()),
             receipt,
-            body: Body(response),
+            headers,
+            body: Body { inner: http::Response::from(response).into_body(), trailers: HeaderMap::new() },
+            signed,
+        }
+    }
+
+    /// Takes note of a receipt that came behind the body: what was used is charged at its end.
+    pub fn close(&mut self) {
+        if self.receipt.is_none() {
+            self.receipt = receipt(&self.body.trailers);
+            self.paid = moved(self.receipt.as_ref(), self.signed.as_ref());
         }
     }
 }
 
+/// What a receipt says of what was signed for.
+fn moved(receipt: Option<&SettleResponse>, signed: Option<&Paid>) -> Option<Paid> {
+    let receipt = receipt.filter(|receipt| receipt.success)?;
+    let signed = signed?.clone();
+    Some(Paid { amount: receipt.amount.unwrap_or(signed.amount), ..signed })
+}
+
 /// The receipt of either version.
-pub(crate) fn receipt(response: &Response) -> Option<SettleResponse> {
-    [PAYMENT_RESPONSE, X_PAYMENT_RESPONSE].iter().find_map(|name| Receipt::decode(response.headers().get(*name)?.as_bytes()))
+pub(crate) fn receipt(headers: &HeaderMap) -> Option<SettleResponse> {
+    [PAYMENT_RESPONSE, X_PAYMENT_RESPONSE].iter().find_map(|name| Receipt::decode(headers.get(*name)?.as_bytes()))
 }
 
 /// The start of a body that is not worth failing for: what came until the limit, the end, a break

@@ -1,9 +1,9 @@
 //! Which of the offered payments to make.
 
-use obol_offer::{Amount, Network, Price, Terms};
+use obol_offer::{Amount, Terms};
 use obol_x402::{AuthorizationKind, Offered, Received};
 
-use crate::PayError;
+use crate::{PayError, PayRequest};
 
 /// A payment to make.
 pub(crate) struct Choice<'a> {
@@ -13,8 +13,9 @@ pub(crate) struct Choice<'a> {
     pub kind: AuthorizationKind,
 }
 
-/// The first offered payment, in the seller's order, that can be made here within the limit.
-pub(crate) fn choose<'a>(received: &'a Received, max: &Price, network: Option<&'static Network>) -> Result<Choice<'a>, PayError> {
+/// The offered payments, in the seller's order, that can be made here within the limit: at least one.
+pub(crate) fn choices<'a>(received: &'a Received, request: &PayRequest) -> Result<Vec<Choice<'a>>, PayError> {
+    let mut payable = Vec::new();
     let mut cheapest: Option<(Terms, Amount)> = None;
     let mut reasons = Vec::new();
     for offered in &received.offers {
@@ -25,19 +26,23 @@ pub(crate) fn choose<'a>(received: &'a Received, max: &Price, network: Option<&'
                 continue;
             }
         };
-        if let Some(wanted) = network.filter(|wanted| *wanted != terms.network) {
+        if let Some(wanted) = request.network.filter(|wanted| *wanted != terms.network) {
             reasons.push(format!("it is on {}, not on {}", terms.network.name, wanted.name));
             continue;
         }
-        let limit = max.to_amount(terms.asset.decimals).map_err(|e| PayError::Max(e.to_string()))?;
-        if terms.amount <= limit
-            && let Some(kind) = offered.kind(&terms)
-        {
-            return Ok(Choice { offered, terms, kind });
+        if let Some(wanted) = request.scheme.filter(|wanted| *wanted != terms.scheme) {
+            reasons.push(format!("its scheme is {}, not {}", terms.scheme.as_str(), wanted.as_str()));
+            continue;
         }
-        if cheapest.as_ref().is_none_or(|(known, _)| terms.amount < known.amount) {
-            cheapest = Some((terms, limit));
+        let limit = request.max.to_amount(terms.asset.decimals).map_err(|e| PayError::Max(e.to_string()))?;
+        match offered.kind(&terms) {
+            Some(kind) if terms.amount <= limit => payable.push(Choice { offered, terms, kind }),
+            _ if cheapest.as_ref().is_none_or(|(known, _)| terms.amount < known.amount) => cheapest = Some((terms, limit)),
+            _ => {}
         }
+    }
+    if !payable.is_empty() {
+        return Ok(payable);
     }
     let Some((terms, limit)) = cheapest else {
         reasons.dedup();

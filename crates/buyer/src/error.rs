@@ -2,6 +2,8 @@
 
 use obol_offer::{Address, B256};
 
+use crate::Approval;
+
 /// Each variant says what was wrong and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -34,6 +36,18 @@ pub enum PayError {
     /// `max` cannot be expressed in the asset.
     #[error("the limit does not fit the asset: {0}; write fewer decimals; nothing was paid")]
     Max(String),
+    /// The payment goes by Permit2, which may not spend the payer's tokens yet.
+    #[error(
+        "paying {} on {} goes by Permit2, which may not spend that much of {} yet{}; nothing was paid",
+        .approval.shown, .approval.network.name, .approval.payer,
+        .reason.as_ref().map(|reason| format!(" (the server says: {reason})")).unwrap_or_default()
+    )]
+    Allowance {
+        /// What gives the allowance.
+        approval: Box<Approval>,
+        /// The server's word, when it was the one to say so.
+        reason: Option<String>,
+    },
     /// The server refused the signed payment. It is not signed again.
     #[error(
         "the server refused the payment: {reason}; it says no money moved, and the signature with nonce {nonce} ends at Unix time {valid_before}"
@@ -82,6 +96,7 @@ impl PayError {
             Self::NothingPayable(_) => "nothing_payable",
             Self::TooExpensive { .. } => "too_expensive",
             Self::Max(_) => "max_too_fine",
+            Self::Allowance { .. } => "permit2_allowance",
             Self::Refused { .. } => "payment_refused",
             Self::Unknown { .. } => "payment_unknown",
             Self::BrokenBody(_) => "answer_broken",

@@ -3,6 +3,7 @@
 //! What this crate promises: it never signs more than `max`, never signs twice for one answer, and
 //! never sends a payment anywhere but to the URL it was asked to pay.
 
+mod allowance;
 mod answer;
 mod choice;
 mod client;
@@ -11,6 +12,7 @@ mod pay;
 mod probe;
 mod wallet;
 
+pub use allowance::Approval;
 pub use answer::{Answer, Body, Paid};
 pub use error::PayError;
 pub use pay::{PayRequest, pay};

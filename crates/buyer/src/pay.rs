@@ -5,9 +5,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
-    header::{CONTENT_LENGTH, HOST, RETRY_AFTER},
+    header::{CONTENT_LENGTH, HOST, RETRY_AFTER, TE},
 };
-use obol_offer::{B256, Network, Price};
+use obol_offer::{B256, Network, Price, Scheme};
 use obol_x402::{
     Authorization, Received,
     wire::{PAYMENT_REQUIRED, PAYMENT_SIGNATURE, SettleResponse, X_PAYMENT},
@@ -16,15 +16,18 @@ use reqwest::{Client, Response};
 use url::Url;
 
 use crate::{
-    Answer, Paid, PayError, Wallet,
+    Answer, Approval, Paid, PayError, Wallet,
+    allowance::allowed,
     answer::{read_some, receipt},
-    choice::{Choice, choose},
+    choice::{Choice, choices},
     client::client,
     error::explain,
 };
 
 /// Longest body of a challenge that is read.
 pub(crate) const MAX_CHALLENGE_BODY: usize = 256 * 1024;
+/// How long a node is waited for.
+pub(crate) const TIMEOUT_OF_NODE: Duration = Duration::from_secs(5);
 /// How often one signed payment is sent.
 const MAX_SENDS: u32 = 5;
 /// How long, in all, before the outcome is given up as unknown.
@@ -49,6 +52,10 @@ pub struct PayRequest {
     pub max: Price,
     /// The only network to pay on; any when absent.
     pub network: Option<&'static Network>,
+    /// The only scheme to pay by; any when absent.
+    pub scheme: Option<Scheme>,
+    /// A node of that network, to be asked whether Permit2 may spend what a payment needs.
+    pub node: Option<Url>,
     /// How long to wait for the head of each answer.
     pub timeout: Duration,
 }
@@ -56,14 +63,25 @@ pub struct PayRequest {
 impl PayRequest {
     /// A plain `GET` on any network, with a minute for each answer.
     pub fn get(url: Url, max: Price) -> Self {
-        Self { url, method: Method::GET, headers: HeaderMap::new(), body: None, max, network: None, timeout: Duration::from_secs(60) }
+        Self {
+            url,
+            method: Method::GET,
+            headers: HeaderMap::new(),
+            body: None,
+            max,
+            network: None,
+            scheme: None,
+            node: None,
+            timeout: Duration::from_secs(60),
+        }
     }
 }
 
 /// Does a request and pays for it if asked to, at most `request.max`, and signs at most once.
 ///
 /// The first request carries no payment. A `402` to it is paid with the first payment, in the
-/// seller's order, that we can make. Then the *same* signed payment is sent again, up to 5 times in
+/// seller's order, that we can make: one by Permit2 is passed over when the node says that there is no
+/// allowance for it. Then the *same* signed payment is sent again, up to 5 times in
 /// 60 seconds, when the connection breaks or the server says (by `Retry-After`) that the outcome is
 /// not known yet. Redirects are not followed.
 ///
@@ -80,7 +98,7 @@ pub async fn pay(wallet: &Wallet, request: PayRequest) -> Result<Answer, PayErro
     let text = read_some(&mut response, MAX_CHALLENGE_BODY, *timeout).await;
     let header = response.headers().get(PAYMENT_REQUIRED).map(HeaderValue::as_bytes);
     let received = Received::parse(header, &text).map_err(|e| PayError::Challenge(e.to_string()))?;
-    let Choice { offered, terms, kind } = choose(&received, &request.max, request.network)?;
+    let Choice { offered, terms, kind } = first_allowed(wallet, choices(&received, &request)?, request.node.as_ref()).await?;
 
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let valid_before = now + u64::from(terms.max_timeout_seconds).clamp(1, MAX_VALIDITY);
@@ -88,8 +106,29 @@ pub async fn pay(wallet: &Wallet, request: PayRequest) -> Result<Answer, PayErro
     let authorization = wallet.sign(&terms, kind, nonce, now.saturating_sub(CLOCK_SKEW)..valid_before);
     let (name, value) = offered.payment(&authorization);
     let value = HeaderValue::try_from(value).map_err(|e| PayError::Challenge(e.to_string()))?;
-    let paid = Paid { amount: terms.amount, symbol: terms.asset.symbol, decimals: terms.asset.decimals, network: terms.network };
-    Sending { attempt, client, payment: (HeaderName::from_static(name), value), authorization }.until_known(paid).await
+    let approval = kind.is_permit2().then(|| Approval::of(wallet.address(), &terms));
+    let (symbol, decimals) = (terms.asset.symbol, terms.asset.decimals);
+    let paid = Paid { amount: terms.amount, authorised: terms.amount, symbol, decimals, network: terms.network };
+    Sending { attempt, client, payment: (HeaderName::from_static(name), value), authorization, approval }.until_known(paid).await
+}
+
+/// The first payment for which no allowance is known to be missing.
+async fn first_allowed<'a>(wallet: &Wallet, choices: Vec<Choice<'a>>, node: Option<&Url>) -> Result<Choice<'a>, PayError> {
+    let mut missing = None;
+    for choice in choices {
+        let allowed = match node.filter(|_| choice.kind.is_permit2()) {
+            Some(node) => allowed(node, wallet.address(), &choice.terms).await?,
+            None => None,
+        };
+        if allowed.is_none_or(|allowed| allowed >= choice.terms.amount) {
+            return Ok(choice);
+        }
+        missing.get_or_insert_with(|| Box::new(Approval::of(wallet.address(), &choice.terms)));
+    }
+    match missing {
+        Some(approval) => Err(PayError::Allowance { approval, reason: None }),
+        None => Err(PayError::NothingPayable("it names none that is complete".to_owned())),
+    }
 }
 
 /// One HTTP exchange, to be repeated as it is.
@@ -110,6 +149,8 @@ impl Attempt<'_> {
         }
         if let Some((name, value)) = payment {
             headers.insert(name, value.clone());
+            // What is charged by use is known at the end of the answer, and so is its receipt.
+            headers.insert(TE, HeaderValue::from_static("trailers"));
         }
         let mut request = client.request(self.method.clone(), self.url.clone()).headers(headers);
         if let Some(body) = self.body {
@@ -128,6 +169,8 @@ struct Sending<'a> {
     client: Client,
     payment: (HeaderName, HeaderValue),
     authorization: Authorization,
+    /// What a payment by Permit2 needs.
+    approval: Option<Approval>,
 }
 
 impl Sending<'_> {
@@ -146,7 +189,7 @@ impl Sending<'_> {
                     });
                 }
                 Ok(response) => {
-                    let receipt = receipt(&response);
+                    let receipt = receipt(response.headers());
                     let Some(pause) = undecided(&response, receipt.as_ref(), sent > 1) else {
                         return Ok(Answer::new(response, Some(paid)));
                     };
@@ -163,6 +206,10 @@ impl Sending<'_> {
     }
 
     fn refused(&self, reason: String) -> PayError {
+        // `permit2_allowance_required`, or the token's own words.
+        if let Some(approval) = self.approval.clone().filter(|_| reason.to_ascii_lowercase().contains("allowance")) {
+            return PayError::Allowance { approval: Box::new(approval), reason: Some(reason) };
+        }
         PayError::Refused { reason, nonce: self.authorization.nonce, valid_before: self.authorization.valid_before }
     }
 
@@ -187,7 +234,7 @@ fn undecided(response: &Response, receipt: Option<&SettleResponse>, repeated: bo
 
 /// The server's reason for a second `402`.
 async fn refusal(mut response: Response, timeout: Duration) -> String {
-    let settled = receipt(&response).and_then(|receipt| receipt.error_reason);
+    let settled = receipt(response.headers()).and_then(|receipt| receipt.error_reason);
     let text = read_some(&mut response, MAX_CHALLENGE_BODY, timeout).await;
     let header = response.headers().get(PAYMENT_REQUIRED).map(HeaderValue::as_bytes);
     let challenge = Received::parse(header, &text).ok().and_then(|received| received.error);

@@ -296,3 +296,101 @@ async fn a_quote_shows_both_versions_and_pays_nothing() {
     assert_eq!((free.status.as_u16(), free.offers.len(), free.problem), (200, 0, None));
     assert_eq!(seller.payments(), [None, None]);
 }
+
+const FACILITATOR: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
+
+/// A metered offer: at most so much, or all of it at once.
+fn metered() -> Quote {
+    let exact = terms("base-sepolia");
+    let mut info = QuoteInfo::default();
+    info.facilitators.add(exact.network, FACILITATOR.parse().unwrap());
+    Quote::new(vec![Terms { scheme: Scheme::Upto, ..exact.clone() }, exact], info)
+}
+
+fn metered_challenge(error: &str) -> Step {
+    let challenge = metered().challenge("http://seller.example/weather", error);
+    answer("402 Payment Required", &[("PAYMENT-REQUIRED", &challenge.header)], &challenge.body)
+}
+
+/// A node that says what Permit2 may spend.
+fn node(allowance: &str) -> Vec<Step> {
+    let says = |result: &str| answer("200 OK", &[], &format!(r#"{{"jsonrpc":"2.0","id":1,"result":"{result}"}}"#));
+    vec![says("0x14a34"), says(allowance), says("0x14a34"), says(allowance)]
+}
+
+fn kind(header: &str) -> (Scheme, obol_x402::AuthorizationKind) {
+    let payment = decode(&PaymentHeaders { v2: vec![header.as_bytes()], v1: vec![] }).unwrap().unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let matched = match_payment(&payment, &metered(), "", now, |_| true).unwrap();
+    assert_eq!(matched.local_check, LocalCheck::SignedByPayer);
+    (matched.terms.scheme, matched.authorization.kind)
+}
+
+#[tokio::test]
+async fn what_was_used_is_told_beside_what_was_authorised() {
+    let settled = SettleResponse { success: true, transaction: "0xfeed".into(), amount: Some(1858.into()), ..SettleResponse::default() };
+    let receipt = Receipt::new(&settled, Network::find("base-sepolia").unwrap());
+    let seller = Seller::start(vec![metered_challenge(""), answer("200 OK", &[("PAYMENT-RESPONSE", &receipt.v2)], "")]).await;
+    let paid = pay(&Wallet::random(), seller.request("0.01")).await.unwrap().paid.unwrap();
+    assert_eq!(paid.to_string(), "0.001858 USDC on base-sepolia, of 0.01 authorised");
+    let (scheme, kind) = kind(seller.payments()[1].as_ref().unwrap());
+    assert_eq!((scheme, kind.facilitator()), (Scheme::Upto, FACILITATOR.parse().ok()));
+}
+
+#[tokio::test]
+async fn without_an_allowance_the_next_way_is_taken() {
+    for (allowance, scheme) in [("0x270f", Scheme::Exact), ("0x2710", Scheme::Upto), ("nonsense", Scheme::Upto)] {
+        let (seller, node) = (Seller::start(vec![metered_challenge(""), served()]).await, Seller::start(node(allowance)).await);
+        let request = PayRequest { node: Some(node.url.clone()), ..seller.request("0.01") };
+        assert!(pay(&Wallet::random(), request).await.unwrap().paid.is_some());
+        assert_eq!(kind(seller.payments()[1].as_ref().unwrap()).0, scheme, "{allowance}");
+    }
+}
+
+#[tokio::test]
+async fn a_missing_allowance_is_told_with_the_command_that_gives_it() {
+    let (seller, node) = (Seller::start(vec![metered_challenge("")]).await, Seller::start(node("0x0")).await);
+    let request = PayRequest { node: Some(node.url.clone()), scheme: Some(Scheme::Upto), ..seller.request("0.01") };
+    let error = pay(&Wallet::random(), request).await.unwrap_err();
+    assert_eq!((error.code(), seller.payments().len()), ("permit2_allowance", 1));
+    let PayError::Allowance { approval, reason: None } = error else { panic!("{error}") };
+    let command = approval.command();
+    assert!(command.contains("cast send 0x036CbD53842c5426634e7929541eC2318f3dCF7e"), "{command}");
+    assert!(command.contains("0x000000000022D473030F116dDEE9F6B43aC78BA3 10000"), "{command}");
+
+    let seller = Seller::start(vec![metered_challenge(""), metered_challenge("permit2_allowance_required")]).await;
+    let error = pay(&Wallet::random(), seller.request("0.01")).await.unwrap_err();
+    assert_eq!(error.code(), "permit2_allowance");
+    assert!(error.to_string().contains("permit2_allowance_required"), "{error}");
+}
+
+#[tokio::test]
+async fn the_asked_scheme_alone_is_paid() {
+    let seller = Seller::start(vec![metered_challenge(""), served()]).await;
+    let request = PayRequest { scheme: Some(Scheme::Exact), ..seller.request("0.01") };
+    assert!(pay(&Wallet::random(), request).await.unwrap().paid.is_some());
+    assert_eq!(kind(seller.payments()[1].as_ref().unwrap()).0, Scheme::Exact);
+    let seller = Seller::start(vec![challenge("")]).await;
+    let request = PayRequest { scheme: Some(Scheme::Upto), ..seller.request("0.01") };
+    assert_eq!(pay(&Wallet::random(), request).await.unwrap_err().code(), "nothing_payable");
+}
+
+#[tokio::test]
+async fn a_receipt_behind_the_body_is_read() {
+    let settled = SettleResponse { success: true, transaction: "0xfeed".into(), amount: Some(7.into()), ..SettleResponse::default() };
+    let receipt = Receipt::new(&settled, Network::find("base-sepolia").unwrap());
+    let trailers = format!(
+        "trailer: payment-response\r\ntransfer-encoding: chunked\r\n\r\n5\r\nsunny\r\n0\r\npayment-response: {}\r\n\r\n",
+        receipt.v2
+    );
+    let seller = Seller::start(vec![metered_challenge(""), Step::Answer(format!("HTTP/1.1 200 OK\r\n{trailers}"))]).await;
+    let mut answer = pay(&Wallet::random(), seller.request("0.01")).await.unwrap();
+    assert!(seller.seen.lock().unwrap()[1].to_lowercase().contains("te: trailers"));
+    assert_eq!((answer.sent_payment, answer.receipt.is_none()), (true, true));
+    let mut body = Vec::new();
+    while let Some(part) = answer.body.chunk().await.unwrap() {
+        body.extend_from_slice(&part);
+    }
+    answer.close();
+    assert_eq!((body.as_slice(), answer.paid.unwrap().amount), (b"sunny".as_slice(), 7.into()));
+}

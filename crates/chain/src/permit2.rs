@@ -3,9 +3,10 @@
 use alloy_primitives::{Bytes, U256};
 use alloy_sol_types::{SolCall, SolInterface, sol};
 use obol_offer::Address;
-use obol_x402::{AuthorizationKind, MatchedPayment};
-
-use crate::proof::Expected;
+use obol_x402::{
+    AuthorizationKind, MatchedPayment,
+    permit2::{EXACT_PROXY, UPTO_PROXY},
+};
 
 sol! {
     struct TokenPermissions { address token; uint256 amount; }
@@ -90,24 +91,24 @@ pub(crate) struct Settlement {
 }
 
 impl Settlement {
-    /// Reads the input of a call of the proxy for `expected`; `None` when it is no settlement.
-    pub fn read(expected: &Expected, input: &[u8]) -> Option<Self> {
+    /// Reads the input of a call of one of the proxies; `None` when it is no settlement.
+    pub fn read(proxy: Address, input: &[u8]) -> Option<Self> {
+        use ExactProxy::ExactProxyCalls as Exact;
+        use UptoProxy::UptoProxyCalls as Upto;
         let of = |permit: &PermitTransferFrom, amount, owner, to| {
             let PermitTransferFrom { permitted: TokenPermissions { token, .. }, nonce, .. } = *permit;
             Self { token, owner, to, amount, nonce }
         };
-        Some(match expected.kind {
-            AuthorizationKind::Eip3009 => return None,
-            AuthorizationKind::Permit2 => match ExactProxy::ExactProxyCalls::abi_decode(input).ok()? {
-                ExactProxy::ExactProxyCalls::settle(call) => of(&call.permit, call.permit.permitted.amount, call.owner, call.witness.to),
-                ExactProxy::ExactProxyCalls::settleWithPermit(call) => {
-                    of(&call.permit, call.permit.permitted.amount, call.owner, call.witness.to)
-                }
+        Some(match proxy {
+            EXACT_PROXY => match Exact::abi_decode(input).ok()? {
+                Exact::settle(call) => of(&call.permit, call.permit.permitted.amount, call.owner, call.witness.to),
+                Exact::settleWithPermit(call) => of(&call.permit, call.permit.permitted.amount, call.owner, call.witness.to),
             },
-            AuthorizationKind::Upto { .. } => match UptoProxy::UptoProxyCalls::abi_decode(input).ok()? {
-                UptoProxy::UptoProxyCalls::settle(call) => of(&call.permit, call.amount, call.owner, call.witness.to),
-                UptoProxy::UptoProxyCalls::settleWithPermit(call) => of(&call.permit, call.amount, call.owner, call.witness.to),
+            UPTO_PROXY => match Upto::abi_decode(input).ok()? {
+                Upto::settle(call) => of(&call.permit, call.amount, call.owner, call.witness.to),
+                Upto::settleWithPermit(call) => of(&call.permit, call.amount, call.owner, call.witness.to),
             },
+            _ => return None,
         })
     }
 }

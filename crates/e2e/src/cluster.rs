@@ -177,7 +177,7 @@ impl Cluster {
     fn install_definitions(&self, name: &str) {
         let file = part(&format!("cluster/crds/{name}.yaml")).display().to_string();
         self.kubectl(&["apply", "--server-side", "-f", &file]);
-        self.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "-f", &file]);
+        self.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "customresourcedefinitions", "--all"]);
     }
 
     /// Imports an image from a tar of an OCI layout (`cargo xtask image`).
@@ -217,14 +217,16 @@ impl Cluster {
         self.script("control.sh", &["start", &component.to_string()]);
     }
 
-    /// Waits until the API server answers and the node is ready, and says how long it took.
+    /// Waits until API server and kubelet answer and the node is ready, and says how long it took.
     ///
     /// # Panics
     /// After a minute.
     pub fn await_ready(&self) -> Duration {
         let begin = Instant::now();
-        let ready = ["wait", "--for=condition=Ready", "node", "--all", "--timeout=5s"];
-        while !self.try_kubectl(&["get", "--raw", "/readyz"]).status.success() || !self.try_kubectl(&ready).status.success() {
+        let api = ["get", "--raw", "/readyz"];
+        let kubelet = ["get", "--raw", "/api/v1/nodes/obol-0/proxy/healthz"];
+        let node = ["wait", "--for=condition=Ready", "node", "--all", "--timeout=5s"];
+        while ![&api[..], &kubelet, &node].iter().all(|args| self.try_kubectl(args).status.success()) {
             assert!(begin.elapsed() < Duration::from_secs(60), "the cluster did not get ready within a minute");
             std::thread::sleep(Duration::from_millis(100));
         }

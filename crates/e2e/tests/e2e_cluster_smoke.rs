@@ -43,6 +43,14 @@ async fn get(url: &str) -> String {
     }
 }
 
+/// Lets one address block into the Pods of the StatefulSet.
+fn policy(from: &str) -> String {
+    format!(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{ name: hello, namespace: smoke }}\n\
+         spec: {{ podSelector: {{ matchLabels: {{ app: hello }} }}, ingress: [{{ from: [{{ ipBlock: {{ cidr: {from} }} }}] }}] }}\n"
+    )
+}
+
 #[tokio::test]
 async fn e2e_cluster_runs_pods_and_survives_kills_and_a_reboot() {
     let mut report = String::new();
@@ -69,6 +77,15 @@ async fn e2e_cluster_runs_pods_and_survives_kills_and_a_reboot() {
     assert_eq!(probe(&cluster, &["get", &outside]), "machine", "Pod → machine");
     server.join().expect("the server ends");
 
+    cluster.apply(&policy("172.16.0.0/32"));
+    let begin = Instant::now();
+    while obol_e2e::http().get(&url).timeout(Duration::from_secs(1)).send().await.is_ok() {
+        assert!(begin.elapsed() < PATIENCE, "a NetworkPolicy that lets nobody in lets the machine in");
+    }
+    cluster.apply(&policy(&format!("{MACHINE}/32")));
+    assert_eq!(get(&url).await, "hello-0 GET / 3", "a NetworkPolicy that lets the machine in");
+    cluster.kubectl(&["delete", "networkpolicy", "-n", "smoke", "hello"]);
+
     let privileged = "apiVersion: v1\nkind: Pod\nmetadata: { name: root, namespace: smoke }\n\
                       spec: { containers: [{ name: root, image: 'obol.test/probe:1' }] }\n";
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
@@ -86,7 +103,7 @@ async fn e2e_cluster_runs_pods_and_survives_kills_and_a_reboot() {
     }
     cluster.stop(Component::ApiServer);
     assert_eq!(cluster.pid(Component::ApiServer), None);
-    assert_eq!(get(&url).await, "hello-0 GET / 3", "Services go on without the API server");
+    assert_eq!(get(&url).await, "hello-0 GET / 4", "Services go on without the API server");
     cluster.start(Component::ApiServer);
     cluster.await_ready();
 
@@ -94,7 +111,7 @@ async fn e2e_cluster_runs_pods_and_survives_kills_and_a_reboot() {
         cluster.kubectl(&["delete", "pod", "-n", "smoke", "hello-0", "--now"]);
         cluster.kubectl(&["rollout", "status", "-n", "smoke", "statefulset/hello", "--timeout=60s"]);
     });
-    assert_eq!(get(&url).await, "hello-0 GET / 4", "the volume outlives the Pod");
+    assert_eq!(get(&url).await, "hello-0 GET / 5", "the volume outlives the Pod");
 
     timed(&mut report, "reboot", || cluster.reboot());
     assert!(get(&url).await.starts_with("hello-0 GET / "), "volume and Pod outlive a reboot");

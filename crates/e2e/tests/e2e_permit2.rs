@@ -151,14 +151,20 @@ async fn our_own_facilitator_settles_what_was_used_and_tells_the_same_when_asked
     }
 }
 
+/// How many transactions our facilitator has sent.
+async fn sent(anvil: &Anvil) -> Value {
+    anvil.rpc("eth_getTransactionCount", json!([forge::address(GAS), "latest"])).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_used_is_no_transaction() {
     let anvil = anvil(false).await;
     let us = facilitator(&anvil);
+    let before = sent(&anvil).await;
     let payment = payment(&anvil, Scheme::Upto, forge::fresh_address(), us.address()).await;
     let outcome = us.settle(&charge(&payment, 0)).await;
     assert!(matches!(&outcome, SettleOutcome::Settled(receipt) if receipt.transaction.is_empty() && receipt.amount == Amount::ZERO));
-    assert_eq!(anvil.rpc("eth_getTransactionCount", json!([us.address(), "latest"])).await, "0x0");
+    assert_eq!(sent(&anvil).await, before);
     assert_eq!(us.verify(&payment).await, VerifyOutcome::Valid { payer: forge::address(PAYER) }, "the nonce is unused");
 }
 
@@ -167,6 +173,7 @@ async fn what_the_contracts_refuse_is_refused_before_it_costs_gas() {
     for deployed in [false, true] {
         let anvil = anvil(deployed).await;
         let us = facilitator(&anvil);
+        let before = sent(&anvil).await;
         let good = payment(&anvil, Scheme::Upto, forge::fresh_address(), us.address()).await;
         let elsewhere = payment(&anvil, Scheme::Upto, forge::fresh_address(), USDC).await;
         let bend = |change: fn(&mut MatchedPayment)| {
@@ -199,7 +206,7 @@ async fn what_the_contracts_refuse_is_refused_before_it_costs_gas() {
         anvil.approve_permit2(forge::address(PAYER), U256::MAX).await;
         anvil.rpc("anvil_setCode", json!([UPTO_PROXY, "0x"])).await;
         assert_eq!(us.verify(&good).await, VerifyOutcome::Invalid { reason: "permit2_proxy_not_deployed".into() });
-        assert_eq!(anvil.rpc("eth_getTransactionCount", json!([us.address(), "latest"])).await, "0x0");
+        assert_eq!(sent(&anvil).await, before);
     }
 }
 
@@ -236,7 +243,8 @@ async fn the_chain_tells_payments_of_one_payer_apart() {
         let nonce = U256::from_be_bytes(unmade.authorization.nonce.0);
         let cancel = invalidateUnorderedNoncesCall { wordPos: nonce >> 8, mask: U256::ONE << (nonce & U256::from(0xff)) };
         let data = hex::encode_prefixed(cancel.abi_encode());
-        anvil.rpc("eth_sendTransaction", json!([{ "from": forge::address(PAYER), "to": PERMIT2, "data": data }])).await;
+        let cancelled = anvil.rpc("eth_sendTransaction", json!([{ "from": forge::address(PAYER), "to": PERMIT2, "data": data }])).await;
+        assert!(anvil.succeeded(serde_json::from_value(cancelled).expect("a hash")).await);
         assert_eq!(chain.look(&unmade, since, None).await, ChainFinding::UsedElsewhere { is_final: false }, "deployed {deployed}");
         anvil.rpc("anvil_mine", json!(["0x100"])).await;
         assert_eq!(chain.look(&unmade, since, None).await, ChainFinding::UsedElsewhere { is_final: true });

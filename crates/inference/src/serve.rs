@@ -32,9 +32,8 @@ pub async fn serve(listener: TcpListener, models: Directory, gate: Secret, shutd
     run(listener, answer, shutdown).await;
 }
 
-/// Serves `/healthz`, `/readyz`, `/metrics` and `/model` until `shutdown`.
-pub async fn serve_admin(listener: TcpListener, model: Arc<Model>, shutdown: CancellationToken) {
-    let ending = shutdown.clone();
+/// Serves `/healthz`, `/readyz`, `/metrics` and `/model` until `shutdown`; not ready once `ending`.
+pub async fn serve_admin(listener: TcpListener, model: Arc<Model>, ending: CancellationToken, shutdown: CancellationToken) {
     let answer = move |request: Request<Incoming>| {
         let answer = admin(&model, &request, ending.is_cancelled());
         async move { answer }

@@ -119,6 +119,12 @@ impl Printer {
         dialoguer::Confirm::new().with_prompt(question).default(false).interact().unwrap_or(false)
     }
 
+    /// Asks for one of several; `None` when none is chosen.
+    pub fn choose(&self, question: &str, items: &[String]) -> Option<usize> {
+        let items: Vec<String> = items.iter().map(|item| clean(item)).collect();
+        dialoguer::Select::new().with_prompt(question).items(&items).default(0).interact_opt().ok().flatten()
+    }
+
     /// Asks for a line; empty is `None`.
     pub fn ask(&self, question: &str) -> Option<String> {
         let answer: String = dialoguer::Input::new().with_prompt(question).allow_empty(true).interact_text().ok()?;

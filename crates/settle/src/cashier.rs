@@ -52,6 +52,7 @@ pub(crate) struct Core {
     pub settle_timeout: Duration,
     hold: Duration,
     pub chains: ChainViews,
+    pub verify_transfers: Vec<&'static str>,
     /// To the recovery task.
     pub ask_again: mpsc::UnboundedSender<recovery::Case>,
     claims: Arc<Claims>,
@@ -120,6 +121,7 @@ impl Cashier {
             exposures: Arc::default(),
             max_exposure,
             chains: std::mem::take(&mut config.chains),
+            verify_transfers: std::mem::take(&mut config.verify_transfers),
             pool: Pool::new(config, client, supported),
             counters: Arc::default(),
             tasks: TaskTracker::new(),

@@ -18,6 +18,9 @@ pub struct CashierConfig {
     /// Chains that can be read, by network name: asked before the facilitator when an outcome is
     /// unknown.
     pub chains: ChainViews,
+    /// Networks on which a facilitator's word is held against the chain: its success counts once the
+    /// chain shows the transfer, its refusal when the chain shows none. Takes one of [`chains`](Self::chains).
+    pub verify_transfers: Vec<&'static str>,
     /// Bound on one `/verify`.
     pub verify_timeout: Duration,
     /// Bound on one `/settle`; an answer later than this is unknown.
@@ -47,6 +50,7 @@ impl CashierConfig {
             default_facilitators: Vec::new(),
             local: Vec::new(),
             chains: Vec::new(),
+            verify_transfers: Vec::new(),
             verify_timeout: Duration::from_secs(5),
             settle_timeout: Duration::from_secs(60),
             credentials: Vec::new(),

@@ -31,6 +31,7 @@ mod stored;
 mod supported;
 #[cfg(test)]
 mod test_payment;
+mod witness;
 
 pub use cashier::Cashier;
 pub use chain::{ChainFinding, ChainView, ChainViews};

@@ -230,15 +230,14 @@ impl Inner {
 
     /// Asks once; a pending transaction is asked about, identically, exactly once more.
     async fn ask(&self) -> SettleOutcome {
-        let bound = self.core.settle_timeout;
-        let first = self.member.settle(&self.payment, bound).await;
+        let first = self.core.settle(&self.member, &self.payment).await;
         let SettleOutcome::Pending { transaction } = first else { return first };
         let change = Change::new(&[Event::SettlePending]).transaction(Some(transaction.clone()));
         let key = self.payment.replay_key();
         self.core.journal.post(key, change, None);
         // Nor is another one taken meanwhile.
         self.core.doubts.add(key, self.fingerprint, Some(transaction.clone()));
-        match self.member.settle(&self.payment, bound).await {
+        match self.core.settle(&self.member, &self.payment).await {
             SettleOutcome::Pending { .. } | SettleOutcome::NotAsked { .. } => SettleOutcome::Pending { transaction },
             SettleOutcome::Refused { reason } => {
                 SettleOutcome::Unknown { cause: format!("refused after a transaction was sent: {reason}"), transaction: Some(transaction) }

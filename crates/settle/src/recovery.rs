@@ -152,7 +152,7 @@ async fn ask(core: &Weak<Core>, case: Case) -> bool {
         tracing::error!(payment = %case.key, facilitator = row.facilitator, "nobody to ask: unknown network or facilitator");
         return false;
     };
-    match member.settle(&payment, core.settle_timeout).await {
+    match core.settle(&member, &payment).await {
         SettleOutcome::Settled(receipt) => settled(&core, case, receipt).await,
         SettleOutcome::Pending { transaction } | SettleOutcome::Unknown { transaction: Some(transaction), .. } => {
             core.doubts.add(case.key, case.fingerprint, Some(transaction.clone()));
@@ -195,7 +195,7 @@ async fn on_chain(core: &Arc<Core>, case: Case, row: &Row) -> bool {
 
 impl Core {
     /// The chain of a payment, if it can be read.
-    fn view(&self, key: &ReplayKey) -> Option<&Arc<dyn ChainView>> {
+    pub fn view(&self, key: &ReplayKey) -> Option<&Arc<dyn ChainView>> {
         let network = Network::find(&format!("eip155:{}", key.chain_id))?;
         self.chains.iter().find(|(name, _)| *name == network.name).map(|(_, view)| view)
     }

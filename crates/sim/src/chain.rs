@@ -14,6 +14,8 @@ use crate::{rng::Rng, world::Shared};
 const CONFIRMED: u64 = 6_000;
 /// Reorganisations reach this far back at most.
 const REORG: u64 = 4_000;
+/// Rare ones reach this far back, behind what a reader takes for made.
+const DEEP_REORG: u64 = 45_000;
 /// Milliseconds after which nothing is undone any more.
 const FINAL: u64 = 60_000;
 
@@ -34,8 +36,9 @@ struct Pending {
     key: Key,
     amount: u64,
     valid_before: u64,
-    /// Somebody was told that it is done: a reorganisation takes it along.
-    promised: bool,
+    /// Its block was dropped from deep below, and every node has it: it comes back, whatever was
+    /// promised, and its payer cannot spend the money meanwhile.
+    returns: bool,
 }
 
 /// The chain.
@@ -61,6 +64,17 @@ pub enum Happened {
     Reverted(Key, &'static str),
     /// A transfer was undone.
     Undone(Key),
+    /// It is in a block again.
+    Returned(Key),
+}
+
+/// Which reorganisations there are.
+#[derive(Clone, Copy, Debug)]
+pub struct Reorgs {
+    /// Of young blocks.
+    pub shallow: bool,
+    /// Of blocks that a reader takes for made.
+    pub deep: bool,
 }
 
 /// The one transaction that an authorization can make.
@@ -72,7 +86,7 @@ impl Ledger {
     /// Sends a transaction that is in a block at `at`.
     pub fn send(&mut self, key: Key, amount: u64, valid_before: u64, at: u64) {
         self.serial += 1;
-        self.mempool.insert((at, self.serial), Pending { key, amount, valid_before, promised: false });
+        self.mempool.insert((at, self.serial), Pending { key, amount, valid_before, returns: false });
     }
 
     /// Makes a nonce unusable.
@@ -100,9 +114,14 @@ impl Ledger {
         self.mempool.iter().find(|(_, tx)| tx.key == *key).map(|((at, _), _)| *at)
     }
 
+    /// Whether it moved, was undone, and is on its way back.
+    pub fn returns(&self, key: &Key) -> bool {
+        self.mempool.values().any(|tx| tx.key == *key && tx.returns)
+    }
+
     /// Whether it may still move.
     pub fn may_move(&self, key: &Key) -> bool {
-        !self.is_spent(key) && self.mempool.iter().any(|((at, _), tx)| tx.key == *key && at / 1000 < tx.valid_before)
+        !self.is_spent(key) && self.mempool.iter().any(|((at, _), tx)| tx.key == *key && (tx.returns || at / 1000 < tx.valid_before))
     }
 
     /// All transfers.
@@ -111,7 +130,7 @@ impl Ledger {
     }
 
     /// Goes on to `now`.
-    pub fn advance(&mut self, now: u64, rng: &mut Rng, reorgs: bool) -> Vec<(u64, Happened)> {
+    pub fn advance(&mut self, now: u64, rng: &mut Rng, reorgs: Reorgs) -> Vec<(u64, Happened)> {
         let mut events = Vec::new();
         loop {
             let next = self.mempool.first_key_value().map(|(time, _)| *time).filter(|(at, _)| *at <= now);
@@ -131,13 +150,13 @@ impl Ledger {
         }
     }
 
-    fn execute(&mut self, tx: Pending, at: u64, rng: &mut Rng, reorgs: bool, events: &mut Vec<(u64, Happened)>) {
+    fn execute(&mut self, tx: Pending, at: u64, rng: &mut Rng, reorgs: Reorgs, events: &mut Vec<(u64, Happened)>) {
         let balance = self.balances.entry(tx.key.0).or_default();
         let failure = if self.spent.contains_key(&tx.key) {
             Some("authorization is used or canceled")
-        } else if at / 1000 >= tx.valid_before && !tx.promised {
+        } else if at / 1000 >= tx.valid_before && !tx.returns {
             Some("authorization is expired")
-        } else if *balance < tx.amount {
+        } else if *balance < tx.amount && !tx.returns {
             Some("transfer amount exceeds balance")
         } else {
             None
@@ -145,16 +164,30 @@ impl Ledger {
         if let Some(failure) = failure {
             return events.push((at, Happened::Reverted(tx.key, failure)));
         }
-        *balance -= tx.amount;
+        if !tx.returns {
+            *balance -= tx.amount;
+        }
         self.spent.insert(tx.key, Spent { at, amount: Some(tx.amount) });
-        events.push((at, Happened::Moved(tx.key)));
-        if reorgs && rng.percent(8) {
+        events.push((at, if tx.returns { Happened::Returned(tx.key) } else { Happened::Moved(tx.key) }));
+        if tx.returns {
+            // Once is enough.
+        } else if reorgs.shallow && rng.percent(8) {
             self.serial += 1;
             self.undone.insert((at + rng.range(1, REORG), self.serial), tx);
+        } else if reorgs.deep && rng.percent(15) {
+            self.serial += 1;
+            self.undone.insert((at + rng.range(REORG, DEEP_REORG), self.serial), Pending { returns: true, ..tx });
         }
     }
 
-    fn undo(&mut self, mut tx: Pending, at: u64, rng: &mut Rng, events: &mut Vec<(u64, Happened)>) {
+    fn undo(&mut self, tx: Pending, at: u64, rng: &mut Rng, events: &mut Vec<(u64, Happened)>) {
+        if tx.returns {
+            self.spent.remove(&tx.key);
+            events.push((at, Happened::Undone(tx.key)));
+            self.serial += 1;
+            self.mempool.insert((at + rng.range(1, 5_000), self.serial), tx);
+            return;
+        }
         if self.promised.contains(&tx.key) {
             // It is in the new block as it was in the old one.
             return;
@@ -163,7 +196,6 @@ impl Ledger {
         *self.balances.entry(tx.key.0).or_default() += tx.amount;
         events.push((at, Happened::Undone(tx.key)));
         if rng.percent(80) {
-            tx.promised = false;
             self.serial += 1;
             self.mempool.insert((at + rng.range(1, 5_000), self.serial), tx);
         }

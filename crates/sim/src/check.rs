@@ -50,7 +50,7 @@ impl World {
         if answers > 1 {
             self.violate(format!("p{id} bought {answers} answers"));
         }
-        if self.ledger.moved(&key).is_none() {
+        if self.ledger.moved(&key).is_none() && !self.ledger.returns(&key) {
             self.violate(format!("an answer to p{id} leaves unpaid"));
         }
         self.note(format_args!("the answer to p{id} begins"));
@@ -67,7 +67,7 @@ impl World {
     /// What was told is true, and safe to act upon.
     pub fn check_answer(&mut self, id: usize, answer: Answer) {
         let key = self.payments[id].key();
-        let moved = self.ledger.moved(&key).is_some();
+        let moved = self.ledger.moved(&key).is_some() || self.ledger.returns(&key);
         match answer {
             Answer::Sign if moved => self.violate(format!("p{id} was charged, and its buyer is told to sign again")),
             Answer::Sign if self.ledger.may_move(&key) => {
@@ -117,6 +117,7 @@ impl World {
             let Some(payment) = self.payments.get(id) else { continue };
             let moved = self.ledger.moved(&payment.key());
             match (state.is_paid(), state.is_unsettled()) {
+                (true, _) if moved.is_none() && self.ledger.returns(&payment.key()) => {}
                 (true, _) if moved != Some(amount) => wrong.push(format!("p{id} is {state} with {amount}, and {moved:?} moved")),
                 (false, false) if moved.is_some() => wrong.push(format!("p{id} is {state}, and its money moved")),
                 (false, false) if self.ledger.may_move(&payment.key()) => wrong.push(format!("p{id} is {state}, and its money may move")),

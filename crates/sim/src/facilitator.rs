@@ -1,6 +1,8 @@
-//! Facilitators: slow, lossy, double, contradicting themselves. One thing they do not do is to say
-//! plainly that money moved, or that it did not, when that is false: a seller has to trust the one
-//! that settles in that much. Their answers go through the real reader of HTTP answers.
+//! Facilitators: slow, lossy, double, contradicting themselves. Where the cashier holds their word
+//! against the chain they also lie about money: a success although nothing was sent, one with the
+//! transaction of another payment, a refusal of what they have settled. Else they do not: a seller
+//! who reads no chain has to trust the one that settles in that much. Their answers go through the
+//! real reader of HTTP answers.
 
 use futures_util::future::BoxFuture;
 use obol_settle::{Facilitator, SettleOutcome, VerifyOutcome, sim};
@@ -76,7 +78,7 @@ impl Facilitator for SimFacilitator {
             let mut world = self.world.lock();
             world.advance();
             // It has looked for its transaction in a block before it says so.
-            let untrue = body.starts_with(r#"{"success":true,"#) && world.ledger.moved(&key).is_none();
+            let untrue = !world.plan.lies && body.starts_with(r#"{"success":true,"#) && world.ledger.moved(&key).is_none();
             let body = if untrue { failed(&key) } else { body };
             let mut outcome = sim::read_settle(status, body.as_bytes(), payment);
             world.note(format_args!("{} answers on {name}: {outcome:?}", self.id));
@@ -135,6 +137,8 @@ pub(crate) enum Step {
     Sent,
     /// Nobody will ever hear of it.
     Lost,
+    /// Nothing is sent, and success will be said.
+    Lied,
 }
 
 impl World {
@@ -186,6 +190,9 @@ impl World {
             3 => return (0, Some(Step::Lost)),
             _ => {}
         }
+        if trouble && self.plan.lies && self.rng.percent(40) {
+            return (self.rng.range(1, 200), Some(Step::Lied));
+        }
         if self.ledger.is_spent(&key) || self.ledger.on_its_way(&key).is_some() {
             return (self.rng.range(1, 300), Some(Step::Sent));
         }
@@ -216,12 +223,25 @@ impl World {
             Step::Lost => return (0, None),
             Step::Unread(status) => return (0, Some((status, "no".into()))),
             Step::Refused(reason) => return (0, refused(reason)),
+            Step::Lied => {
+                // With its own hash, which nobody has sent, or as a duplicate of what was said of another.
+                let other = self.rng.below(self.payments.len() as u64) as usize;
+                let named = if self.rng.percent(50) { crate::chain::hash(&self.payments[other].key()) } else { hash };
+                return (
+                    0,
+                    Some((200, format!(r#"{{"success":true,"transaction":"{named}","network":"base-sepolia","payer":"{}"}}"#, key.0))),
+                );
+            }
             Step::Sent => {}
         }
         let wait = self.ledger.on_its_way(&key).map_or(0, |at| at.saturating_sub(now) + 20);
         let success = format!(r#"{{"success":true,"transaction":"{hash}","network":"eip155:84532","payer":"{}"}}"#, key.0);
         if self.troubles() {
             let early = self.rng.below(wait.max(1));
+            if self.plan.lies && wait == 0 && self.ledger.moved(&key).is_some() && self.rng.percent(30) {
+                self.ledger.promise(key);
+                return (0, refused("invalid_transaction_state"));
+            }
             return match self.rng.below(12) {
                 0..=2 => (wait, None),
                 3 => (early, Some((502, "<html>bad gateway</html>".into()))),

@@ -5,7 +5,9 @@
 //!
 //! `gateway` repeats the gateway's steps round the cashier; HTTP itself, archives and the writer's
 //! own thread are not simulated. A facilitator that says plainly that money moved, or that it did
-//! not, is believed: that much a seller has to trust the one who settles.
+//! not, is believed where no chain is read: that much a seller has to trust the one who settles. Nor
+//! does a transfer vanish for good once it was taken for made: a seller who wants more waits for more
+//! blocks.
 
 mod buyer;
 mod chain;

@@ -17,12 +17,21 @@ pub enum Planted {
     NoSync,
     /// An expired payment is refused without looking at what became of it.
     ExpiredUnseen,
+    /// A facilitator that lies is believed.
+    LiesBelieved,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::UnknownIsRefused, Self::UnknownIs402, Self::AnswerFirst, Self::NoClaim, Self::NoSync, Self::ExpiredUnseen];
+    pub const ALL: [Self; 7] = [
+        Self::UnknownIsRefused,
+        Self::UnknownIs402,
+        Self::AnswerFirst,
+        Self::NoClaim,
+        Self::NoSync,
+        Self::ExpiredUnseen,
+        Self::LiesBelieved,
+    ];
 }
 
 /// The shape of one run.
@@ -44,8 +53,12 @@ pub struct Plan {
     pub full: bool,
     /// Facilitators misbehave in so many of a hundred cases.
     pub trouble: u64,
-    /// Whether the wall clock of the cashier jumps.
+    /// Whether the wall clock of the cashier jumps, between lives and within one.
     pub clock_jumps: bool,
+    /// Whether facilitators lie about money. The cashier then holds their word against the chain.
+    pub lies: bool,
+    /// Whether reorganisations reach behind what a reader takes for made. Such a transfer comes back.
+    pub deep_reorgs: bool,
     /// The bug that was put in.
     pub planted: Option<Planted>,
 }
@@ -53,11 +66,14 @@ pub struct Plan {
 impl Plan {
     /// The plan of a seed.
     pub fn of(rng: &mut Rng, planted: Option<Planted>) -> Self {
+        let (chain, lies, deep_reorgs) = (rng.percent(70), rng.percent(35), rng.percent(15));
         Self {
             buyers: rng.range(1, 6) as usize,
             payers: rng.range(1, 3),
             facilitators: rng.range(1, 2) as usize,
-            chain: rng.percent(70),
+            chain,
+            lies: lies && chain,
+            deep_reorgs,
             reorgs: rng.percent(40),
             crashes: if rng.percent(30) { 0 } else { rng.range(1, 4) },
             full: rng.percent(25),

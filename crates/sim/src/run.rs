@@ -8,6 +8,7 @@ use std::{
 use obol_offer::Address;
 use obol_settle::{Archiving, Cashier, CashierConfig, Facilitator, OpenError, Recovery, sim::Host};
 use tokio::runtime::{Builder, Runtime};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     buyer::{Buyer, Manner, shop},
@@ -116,6 +117,9 @@ fn config(shared: &Shared) -> CashierConfig {
     config.local = (0..plan.facilitators).map(facilitator).collect();
     if plan.chain {
         config.chains = vec![(NETWORK, Arc::new(Node(shared.clone())))];
+        if plan.lies && plan.planted != Some(Planted::LiesBelieved) {
+            config.verify_transfers = vec![NETWORK];
+        }
     }
     config.settle_timeout = settle_timeout;
     config.recovery = Recovery { first: Duration::from_secs(5), longest: Duration::from_secs(120), tries: 16 };
@@ -144,6 +148,23 @@ async fn open(shared: &Shared, machine: &Arc<Machine>) -> Option<Cashier> {
     None
 }
 
+/// The cashier's clock is set now and then, by up to ten minutes either way, and right again.
+async fn jump(shared: Shared) {
+    loop {
+        let wait = shared.lock().rng.range(3_000, 60_000);
+        shared.sleep(wait).await;
+        let mut world = shared.lock();
+        let now = world.now();
+        let clock = match world.rng.below(3) {
+            0 => now,
+            1 => now + world.rng.range(1_000, 600_000),
+            _ => now - world.rng.range(1_000, 600_000),
+        };
+        obol_settle::sim::set_clock(clock);
+        world.note(format_args!("the clock says {clock}"));
+    }
+}
+
 /// One life of the cashier, up to a crash or a clean end; returns what is on its disk.
 fn live(shared: &Shared, image: Image, rng: &mut Rng, last: bool) -> Image {
     let faults = shared.lock().plan.faults(rng, last);
@@ -163,6 +184,7 @@ fn live(shared: &Shared, image: Image, rng: &mut Rng, last: bool) -> Image {
         let Some(cashier) = open(shared, &machine).await else { return };
         shared.lock().cashier = Some(cashier.clone());
         shared.lock().check_books(false);
+        let _jumps = shared.lock().plan.clock_jumps.then(|| AbortOnDropHandle::new(tokio::spawn(jump(shared.clone()))));
         let buyers = shared.lock().buyers.len();
         let shopping = (0..buyers).map(|index| tokio::spawn(shop(shared.clone(), cashier.clone(), index))).collect::<Vec<_>>();
         let bound = if last || rng.percent(30) { LONG_LIFE } else { rng.range(1, 120_000) };

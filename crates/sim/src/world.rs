@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::{
     buyer::Buyer,
-    chain::{Happened, Key, Ledger},
+    chain::{Happened, Key, Ledger, Reorgs},
     disk::Machine,
     plan::Plan,
     rng::Rng,
@@ -220,7 +220,7 @@ impl World {
     /// Brings the chain to the present, and checks every transfer.
     pub fn advance(&mut self) -> u64 {
         let now = self.now();
-        let reorgs = self.plan.reorgs && !self.is_calm;
+        let reorgs = Reorgs { shallow: self.plan.reorgs && !self.is_calm, deep: self.plan.deep_reorgs && !self.is_calm };
         for (at, event) in self.ledger.advance(now, &mut self.rng, reorgs) {
             self.note(format_args!("chain at {}: {}", at % 100_000_000, Shown(&event)));
             if let Happened::Moved(key) = event {
@@ -286,6 +286,7 @@ impl fmt::Display for Shown<'_> {
             Happened::Moved(key) => write!(f, "{} moved", short(key)),
             Happened::Reverted(key, why) => write!(f, "{} reverted: {why}", short(key)),
             Happened::Undone(key) => write!(f, "{} undone by a reorganisation", short(key)),
+            Happened::Returned(key) => write!(f, "{} is back", short(key)),
         }
     }
 }

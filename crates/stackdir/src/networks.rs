@@ -30,6 +30,10 @@ pub struct NetworkSettings {
     /// Blocks that must hold a transfer before it counts, the first one included; 1 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirmations: Option<u32>,
+    /// Hold what facilitators say against the chain: a success counts once a node shows the transfer, a
+    /// refusal when it shows none. Costs a read or two per payment.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub verify_transfers: bool,
 }
 
 const MAX_NODES: usize = 8;

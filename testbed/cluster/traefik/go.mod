@@ -1,4 +1,4 @@
-// Traefik, as its own release builds it, with the same replacements. Its dashboard is not built.
+// Traefik, as near to its own release as published modules allow. Its dashboard is not built.
 module obol.test/cluster/traefik
 
 go 1.26.0
@@ -14,6 +14,7 @@ require (
 	github.com/Masterminds/semver/v3 v3.4.0 // indirect
 	github.com/Masterminds/sprig/v3 v3.2.3 // indirect
 	github.com/VividCortex/gohistogram v1.0.0 // indirect
+	github.com/abbot/go-http-auth v0.0.0-00010101000000-000000000000 // indirect
 	github.com/andybalholm/brotli v1.2.2 // indirect
 	github.com/armon/go-metrics v0.4.1 // indirect
 	github.com/aws/aws-sdk-go-v2 v1.45.1 // indirect
@@ -239,7 +240,8 @@ require (
 )
 
 replace (
-	github.com/abbot/go-http-auth => github.com/containous/go-http-auth v0.4.1-0.20260804094822-b975dcaa8c48
+	// An earlier state of that fork than its own: the one that is published.
+	github.com/abbot/go-http-auth => github.com/containous/go-http-auth v0.4.1-0.20200324110947-a37a7636d23e
 	// Made by `cargo xtask provision`: that module with dns/ of this folder for its own.
 	github.com/go-acme/lego/v5 => ./lego
 	github.com/gorilla/mux => github.com/containous/mux v0.0.0-20250523120546-41b6ec3aed59

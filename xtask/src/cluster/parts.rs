@@ -49,6 +49,8 @@ const TRAEFIK: Program = Program {
     version: (&["github.com/traefik/traefik/v3/pkg/version.Version"], "github.com/traefik/traefik/v3"),
 };
 const COREDNS: Program = Program { module: "coredns", name: "coredns", package: ".", version: (&[], "github.com/coredns/coredns") };
+const NETPOL: Program =
+    Program { module: "netpol", name: "kube-network-policies", package: "sigs.k8s.io/kube-network-policies/cmd", version: (&[], "") };
 const PROBE: Program = Program { module: "probe", name: "probe", package: ".", version: (&[], "") };
 
 /// The names that the Kubernetes program answers to.
@@ -71,16 +73,18 @@ pub fn helmfile(places: &Places) -> Result {
     build(places, &HELMFILE)
 }
 
-/// CoreDNS and the pods' test program, with their images and the one of every pod's first process.
+/// CoreDNS, the enforcer of NetworkPolicies and the Pods' test program, with their images and the one
+/// of every Pod's first process.
 pub fn images(places: &Places) -> Result {
     build(places, &COREDNS)?;
+    build(places, &NETPOL)?;
     build(places, &PROBE)?;
     let source = places.root.join("testbed/cluster/pause.c");
     let pause = places.cache.join("cluster/bin/pause");
     unless_made_from(&[&source], &stamp(places, "pause"), || {
         run(Command::new("cc").args(["-static", "-Os", "-s", "-o"]).arg(&pause).arg(&source))
     })?;
-    ["pause", "coredns", "probe"].iter().try_for_each(|name| image(places, name))
+    ["pause", "coredns", "kube-network-policies", "probe"].iter().try_for_each(|name| image(places, name))
 }
 
 /// Traefik with its image and the definitions of what it watches.

@@ -21,8 +21,6 @@ pub(super) struct Desired {
     pub(super) chart: &'static str,
     /// All values, laid over each other.
     pub(super) values: Value,
-    /// Releases that come first.
-    pub(super) needs: Vec<&'static str>,
 }
 
 /// The whole tree.
@@ -118,28 +116,26 @@ fn offer(dir: &StackDir, slice: &Slice) -> Result<Desired, ClusterError> {
     }
     merge(&mut values, yaml(&path, &slice.text)?);
     let name = slice.name.to_string();
-    Ok(Desired { name, namespace: OFFERS_NAMESPACE.to_owned(), chart: slice.kind.folder(), values, needs: vec![CRDS] })
+    Ok(Desired { name, namespace: OFFERS_NAMESPACE.to_owned(), chart: slice.kind.folder(), values })
 }
 
 /// The releases of `infrastructure/helmfile.yaml.gotmpl`.
 pub(super) fn infrastructure(dir: &StackDir, config: &StackConfig) -> Result<Vec<Desired>, ClusterError> {
     let folder = dir.root().join("infrastructure");
-    let release = |name: &str, namespace: &str, chart, values, needs| Desired {
+    let release = |name: &'static str, namespace: &str, values| Desired {
         name: name.to_owned(),
         namespace: namespace.to_owned(),
-        chart,
+        chart: name,
         values,
-        needs,
     };
     let mut values = json!({ "stack": stack_values(dir)? });
     overlay(&mut values, &folder.join("values-image.yaml"))?;
     overlay(&mut values, &folder.join("values-obol.yaml"))?;
-    let mut releases =
-        vec![release(CRDS, SYSTEM_NAMESPACE, CRDS, json!({}), vec![]), release(SYSTEM, SYSTEM_NAMESPACE, SYSTEM, values, vec![CRDS])];
+    let mut releases = vec![release(CRDS, SYSTEM_NAMESPACE, json!({})), release(SYSTEM, SYSTEM_NAMESPACE, values)];
     if config.ingress.install {
         let mut values = json!({});
         overlay(&mut values, &folder.join("values-traefik.yaml"))?;
-        releases.push(release(TRAEFIK, TRAEFIK, TRAEFIK, values, vec![]));
+        releases.push(release(TRAEFIK, TRAEFIK, values));
     }
     Ok(releases)
 }

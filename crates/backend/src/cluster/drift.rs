@@ -98,7 +98,7 @@ async fn list(client: &Client, api_version: String, kind: String, namespace: Str
         let page = match api.list(&params).await {
             Ok(page) => page,
             // The kind itself is not there yet.
-            Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(found),
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(found),
             Err(error) => return Err(refused(format!("list {kind}s"))(error)),
         };
         for object in page.items {

@@ -157,7 +157,7 @@ impl ClusterError {
 pub(super) fn refused(action: impl Into<String>) -> impl FnOnce(kube::Error) -> ClusterError {
     let action = action.into();
     move |error| match error {
-        kube::Error::Api(status) => ClusterError::Refused { action, cause: status.message.clone() },
+        kube::Error::Api(status) => ClusterError::Refused { action, cause: status.message.trim().to_owned() },
         other => ClusterError::Refused { action, cause: other.to_string() },
     }
 }

@@ -2,7 +2,12 @@
 //! API, and the machine a local cluster runs on. Made where it is missing, never changed, never
 //! removed by `down`.
 
-use std::{collections::BTreeMap, net::IpAddr, path::Path};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::{
     ByteString,
@@ -96,11 +101,14 @@ where
     api.patch(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(object)).await.map(|_| ()).map_err(refused(action))
 }
 
-/// Whether the cluster knows HTTPRoutes.
+/// Whether the cluster knows the kinds that routes are made of.
 pub(super) async fn has_gateway_api(client: &Client) -> Result<bool, ClusterError> {
     match client.list_api_group_resources("gateway.networking.k8s.io/v1").await {
-        Ok(list) => Ok(list.resources.iter().any(|resource| resource.kind == "HTTPRoute")),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
+        Ok(list) => {
+            let served = |kind: &str| list.resources.iter().any(|resource| resource.kind == kind);
+            Ok(["GatewayClass", "Gateway", "HTTPRoute"].into_iter().all(served))
+        }
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
         Err(error) => Err(refused("list its APIs")(error)),
     }
 }
@@ -118,6 +126,20 @@ pub(super) async fn install_gateway_api(data: &Path, target: &Target, line: &mut
         command.env("KUBECONFIG", kubeconfig);
     }
     tools::run(&mut command, line).await
+}
+
+/// Waits until the API server serves what was just installed.
+pub(super) async fn wait_for_gateway_api(client: &Client) -> Result<(), ClusterError> {
+    const PATIENCE: Duration = Duration::from_secs(30);
+    let begun = Instant::now();
+    while !has_gateway_api(client).await? {
+        if begun.elapsed() > PATIENCE {
+            let why = "the API server does not serve it yet".to_owned();
+            return Err(ClusterError::NotReady { what: "the Gateway API".to_owned(), seconds: PATIENCE.as_secs(), why });
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(())
 }
 
 /// A headless Service with one address and no ports: every port of the machine, under one name.

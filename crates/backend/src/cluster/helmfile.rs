@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use obol_stackdir::{Dirs, StackDir};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::process::Command;
 
 use super::{
@@ -44,10 +44,9 @@ impl Scratch {
         Ok(Self(path))
     }
 
-    fn write(&self, name: &str, value: &Value) -> Result<PathBuf, ClusterError> {
+    fn write(&self, name: &str, text: &str) -> Result<PathBuf, ClusterError> {
         let path = self.0.join(name);
-        // JSON is YAML.
-        fs::write(&path, value.to_string()).map_err(|source| ClusterError::File { path: path.clone(), source })?;
+        fs::write(&path, text).map_err(|source| ClusterError::File { path: path.clone(), source })?;
         Ok(path)
     }
 }
@@ -58,8 +57,8 @@ impl Drop for Scratch {
     }
 }
 
-/// Runs helmfile over these steps at once. Releases that do not need each other do not hold each
-/// other up, and a release that fails leaves the others alone.
+/// Runs helmfile over these steps at once, none of which needs another: one that fails then leaves the
+/// others alone. (With `needs`, helmfile stops after the first group that has a failure.)
 pub(super) async fn apply(
     dirs: &Dirs,
     dir: &StackDir,
@@ -69,28 +68,24 @@ pub(super) async fn apply(
     line: &mut (dyn FnMut(&str) + Send),
 ) -> Result<(), ClusterError> {
     let scratch = Scratch::make(dirs)?;
-    let installed: Vec<&str> =
-        steps.iter().filter_map(|step| if let Step::Install(desired) = step { Some(desired.name.as_str()) } else { None }).collect();
-    let mut releases = Vec::new();
+    // JSON is YAML, but helmfile looks for its top-level keys at the beginning of lines.
+    let mut text = "releases:\n".to_owned();
     for (index, step) in steps.iter().enumerate() {
-        releases.push(match step {
-            Step::Install(desired) => {
-                let needs = desired.needs.iter().filter(|need| installed.contains(need));
-                json!({
-                    "name": desired.name,
-                    "namespace": desired.namespace,
-                    "chart": dir.root().join("charts").join(desired.chart),
-                    "values": [scratch.write(&format!("values-{index}.yaml"), &desired.values)?],
-                    "needs": needs.map(|need| format!("{}/{need}", super::SYSTEM_NAMESPACE)).collect::<Vec<_>>(),
-                })
-            }
+        let release = match step {
+            Step::Install(desired) => json!({
+                "name": desired.name,
+                "namespace": desired.namespace,
+                "chart": dir.root().join("charts").join(desired.chart),
+                "values": [scratch.write(&format!("values-{index}.yaml"), &desired.values.to_string())?],
+            }),
             // Helmfile wants a chart even of what goes; it is not read.
             Step::Remove(name, namespace) => json!({
                 "name": name, "namespace": namespace, "chart": dir.root().join("charts/sell-http"), "installed": false,
             }),
-        });
+        };
+        text.push_str(&format!("  - {release}\n"));
     }
-    let file = scratch.write("helmfile.yaml", &json!({ "releases": releases }))?;
+    let file = scratch.write("helmfile.yaml", &text)?;
     run(tools, target, &file, &["sync", "--sync-args=--force-conflicts"], line).await
 }
 
@@ -113,6 +108,8 @@ async fn run(tools: &Tools, target: &Target, file: &Path, verb: &[&str], line: &
     let mut command = Command::new(&tools.helmfile);
     command.arg("--file").arg(file).arg("--helm-binary").arg(&tools.helm);
     command.args(["--kube-context", &target.context, "--no-color"]);
+    // A pass must not wait for somebody else's server.
+    command.env("HELMFILE_UPGRADE_NOTICE_DISABLED", "1");
     // Our charts depend on no others; somebody's own may.
     if verb.len() > 1 {
         command.arg("--skip-deps");

@@ -167,7 +167,7 @@ impl Cluster {
         }
         let found = match api.list(&params).await {
             Ok(list) => list.items,
-            Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(Vec::new()),
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Vec::new()),
             Err(error) => return Err(refused("list ServiceOffers")(error)),
         };
         let mut offers: Vec<_> = found.iter().filter_map(live_offer).collect();
@@ -184,7 +184,7 @@ impl Cluster {
             let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
             let gateway = match api.get_opt(name).await {
                 Ok(gateway) => gateway,
-                Err(kube::Error::Api(status)) if status.is_not_found() => None,
+                Err(kube::Error::Api(status)) if status.code == 404 => None,
                 Err(error) => return Err(refused("read the Gateway")(error)),
             };
             let address = gateway.as_ref().and_then(|gateway| gateway.data["status"]["addresses"][0]["value"].as_str());

@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::{
     Cluster, ClusterError, MANAGER, Progress, SYSTEM_NAMESPACE,
     chart::{Chart, our_name},
-    desired::{Desired, SYSTEM, TRAEFIK, Tree},
+    desired::{CRDS, Desired, SYSTEM, TRAEFIK, Tree},
     drift::{Live, resource},
     error::refused,
     ground,
@@ -178,6 +178,7 @@ impl Cluster {
         if !ground::has_gateway_api(&self.client).await? {
             progress("installing the Gateway API", false);
             ground::install_gateway_api(&self.dirs.data, &self.target, &mut |line| progress(line, true)).await?;
+            ground::wait_for_gateway_api(&self.client).await?;
         }
         for name in [SYSTEM_NAMESPACE, OFFERS_NAMESPACE] {
             ground::namespace(&self.client, name).await?;
@@ -326,7 +327,16 @@ impl Cluster {
                 progress(&format!("helmfile: {done} of {total}"), false);
             }
         };
-        let ran = helmfile::apply(&self.dirs, &self.dir, &tools, &self.target, &steps, &mut line).await;
+        // The kinds first: helm knows no offer before.
+        let (kinds, rest): (Vec<_>, Vec<_>) =
+            steps.into_iter().partition(|step| matches!(step, Step::Install(desired) if desired.name == CRDS));
+        let mut ran = Ok(());
+        for stage in [kinds, rest].iter().filter(|stage| !stage.is_empty()) {
+            ran = helmfile::apply(&self.dirs, &self.dir, &tools, &self.target, stage, &mut line).await;
+            if ran.is_err() {
+                break;
+            }
+        }
         let after = self.installed(tree, only).await?;
         let (rest, _) = self.compare(tree, &after, self.orphans(&after)?)?;
         let complaint = ran.as_ref().err().map(ToString::to_string);
@@ -346,10 +356,9 @@ impl Cluster {
             .collect();
         report.timing.helmfile = millis(begun);
         // Helmfile may fail before it comes to any release.
-        match ran {
-            Err(error) if report.changed.iter().all(|outcome| outcome.error.is_none()) => Err(error),
-            _ => Ok(()),
-        }
+        let touched = report.changed.iter().any(|outcome| outcome.error.is_none());
+        let failed = after.releases.values().any(|release| release.info.status == "failed");
+        if touched || failed { Ok(()) } else { ran }
     }
 
     /// Fields that somebody has added to a live offer go: Helm only gives back what it has written.

@@ -72,7 +72,7 @@ impl Cluster {
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
         match api.list_metadata(&ListParams::default().limit(1)).await {
             Ok(list) => Ok(!list.items.is_empty()),
-            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
             Err(error) => Err(refused("list ServiceOffers")(error)),
         }
     }
@@ -135,7 +135,7 @@ impl Cluster {
         let name = "serviceoffers.obol.org";
         match api.delete(name, &DeleteParams::default()).await {
             Ok(_) => removed.removed.push(format!("customresourcedefinition {name}")),
-            Err(kube::Error::Api(status)) if status.is_not_found() => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
             Err(error) => return Err(refused(format!("delete {name}"))(error)),
         }
         Ok(())
@@ -189,7 +189,7 @@ impl Cluster {
                         return Ok(false);
                     }
                 }
-                Err(kube::Error::Api(status)) if status.is_not_found() => {}
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
                 Err(error) => return Err(refused(format!("list {kind}s"))(error)),
             }
         }

@@ -39,8 +39,7 @@ const HELMFILE: Wanted = Wanted {
 impl Tools {
     /// Finds both and asks for their versions.
     pub(super) async fn find(data: &Path) -> Result<Self, ClusterError> {
-        let (helm, helmfile) =
-            tokio::try_join!(usable(&HELM, &["version", "--short"], data), usable(&HELMFILE, &["version", "-o=short"], data))?;
+        let (helm, helmfile) = tokio::try_join!(usable(&HELM, &["version", "--short"], data), usable(&HELMFILE, &["--version"], data))?;
         Ok(Self { helm, helmfile })
     }
 }
@@ -139,7 +138,7 @@ async fn next<R: tokio::io::AsyncRead + Unpin>(lines: &mut Lines<R>) -> Option<S
 fn essence(said: &[String]) -> Option<String> {
     let mut errors: Vec<&str> = Vec::new();
     for line in said.iter().map(|line| line.trim()) {
-        let is_error = ["Error:", "error:", "ERROR:"].iter().any(|word| line.starts_with(word)) && !line.ends_with("exit status 1");
+        let is_error = ["Error:", "error:"].iter().any(|word| line.starts_with(word));
         if is_error && !errors.contains(&line) && errors.len() < 5 {
             errors.push(line);
         }
@@ -160,7 +159,7 @@ mod tests {
     #[test]
     fn versions_are_read_as_the_programs_write_them() {
         assert_eq!(numbers("v4.2.4+gabc\n"), Some((4, 2)));
-        assert_eq!(numbers("1.8.0"), Some((1, 8)));
+        assert_eq!(numbers("helmfile version v1.8.0"), Some((1, 8)));
         assert_eq!(numbers("v3.14.0"), Some((3, 14)));
         assert_eq!(numbers("dev"), None);
     }

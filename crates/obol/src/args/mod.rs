@@ -1,5 +1,6 @@
 //! The command line's surface: structs only, no behaviour.
 
+mod inference;
 mod more;
 mod pay;
 mod payments;
@@ -9,6 +10,7 @@ mod stack;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+pub use inference::{RuntimeArg, SellInferenceArgs, ServeInferenceArgs};
 pub use more::{CompletionsArgs, DiffArgs, QuickstartArgs, SandboxCommand, SchemaArgs, SchemaWhat};
 pub use pay::PayArgs;
 pub use payments::{ExportArgs, ExportFormat, PaymentsCommand, PaymentsListArgs, PaymentsShowArgs};
@@ -30,6 +32,7 @@ Examples:
   obol quickstart
   obol stack init --network base-sepolia --pay-to 0x…
   obol sell http weather --upstream http://localhost:9000 --price 0.001
+  obol sell inference chat --model llama3 --upstream http://localhost:11434 --per-mtok 0.2
   obol stack up
 
 Files: $OBOL_CONFIG_DIR, else $XDG_CONFIG_HOME/obol; also $OBOL_DATA_DIR and $OBOL_STATE_DIR.

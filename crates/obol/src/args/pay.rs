@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use obol_offer::Scheme;
 
 /// `obol pay`
 #[derive(Debug, Args)]
@@ -32,10 +33,34 @@ pub struct PayArgs {
     /// Pay on this network only
     #[arg(long, visible_alias = "chain", value_name = "NETWORK")]
     pub network: Option<String>,
+    /// Pay by this scheme only: exact or upto
+    #[arg(long, value_enum, hide_possible_values = true)]
+    pub scheme: Option<PayScheme>,
+    /// Node that is asked first whether Permit2 may spend what is asked for
+    #[arg(long, value_name = "URL")]
+    pub rpc: Option<String>,
     /// Print status and headers of the answer too
     #[arg(long, short)]
     pub include: bool,
     /// Show what would be paid, and pay nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `--scheme`
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum PayScheme {
+    /// What is asked for
+    Exact,
+    /// What is used, at most what is asked for
+    Upto,
+}
+
+impl From<PayScheme> for Scheme {
+    fn from(scheme: PayScheme) -> Self {
+        match scheme {
+            PayScheme::Exact => Self::Exact,
+            PayScheme::Upto => Self::Upto,
+        }
+    }
 }

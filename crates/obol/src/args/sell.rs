@@ -1,10 +1,21 @@
 use clap::{Args, Subcommand};
 
+use super::SellInferenceArgs;
+
 /// `obol sell …`
 #[derive(Debug, Subcommand)]
 pub enum SellCommand {
     /// Sell an HTTP service per request
     Http(Box<SellHttpArgs>),
+    /// Sell a model, per request or per token
+    #[command(after_help = "\
+Run it again to change an offer: only what you name changes; comments and order in the file stay.
+
+Examples:
+  obol sell inference chat --model llama3 --upstream http://localhost:11434 --per-mtok 0.2
+  obol sell inference chat --model qwen3 --upstream https://gpu.example/v1 --credential ref+file:///etc/obol/key --price 0.01
+  obol sell inference chat --per-mtok 0.1 --per-mtok-output 0.4 --max-tokens 1024")]
+    Inference(Box<SellInferenceArgs>),
     /// List all offers
     List,
     /// Show how offers are doing
@@ -77,7 +88,7 @@ pub struct SellHttpArgs {
     /// An exception below the path: path=/x[,gate=paid|free][,price=0.01]
     #[arg(long, value_name = "KEY=VALUE,…")]
     pub route: Vec<String>,
-    /// One of several accepted payments: network=…,price=…[,pay-to=…][,max-timeout=…]
+    /// One of several accepted payments: network=…,price=…[,pay-to=…][,max-timeout=…][,method=permit2]
     #[arg(long, value_name = "KEY=VALUE,…")]
     pub accept: Vec<String>,
     /// Leave the offer out of discovery documents

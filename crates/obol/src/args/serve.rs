@@ -2,7 +2,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Subcommand};
 
-use super::LogFormat;
+use super::{LogFormat, ServeInferenceArgs};
 
 /// `obol serve …`
 #[derive(Debug, Subcommand)]
@@ -11,6 +11,8 @@ pub enum ServeCommand {
     Controller(ControllerArgs),
     /// Take payments for the offers of a cluster, and pass requests on
     Gateway(GatewayArgs),
+    /// Stand before a model server: only the sold model, and usage counted
+    Inference(ServeInferenceArgs),
 }
 
 /// What every program of a cluster is told.

@@ -13,6 +13,7 @@ mod schema;
 mod sell_delete;
 mod sell_edit;
 mod sell_http;
+mod sell_inference;
 mod sell_list;
 mod sell_stop;
 mod sell_test;
@@ -61,6 +62,7 @@ pub async fn run(cli: Cli, printer: &Printer) -> Result<Exit, Error> {
 async fn sell(command: SellCommand, printer: &Printer) -> Result<Exit, Error> {
     match command {
         SellCommand::Http(args) => sell_http::run(*args, printer).await,
+        SellCommand::Inference(args) => sell_inference::run(*args, printer).await,
         SellCommand::List => sell_list::list(printer).await,
         SellCommand::Status(args) => sell_list::status(&args, printer).await,
         SellCommand::Test(args) => sell_test::run(&args, printer).await,

@@ -29,14 +29,24 @@ pub async fn run(args: PayArgs, printer: &Printer) -> Result<Exit, Error> {
         return show_price(request, printer).await;
     }
     let wallet = wallet(&args)?;
-    let answer = pay(&wallet, request).await.map_err(explain)?;
-    report(&answer, &args, printer);
+    let mut answer = pay(&wallet, request).await.map_err(explain)?;
     let status = answer.status;
-    stream(answer, printer).await?;
+    show_head(&answer, &args, printer);
+    // A receipt may come behind the body.
+    let early = answer.receipt.is_some() || !answer.sent_payment;
+    if early {
+        report(&answer, printer);
+    }
+    let streamed = stream(&mut answer, printer).await;
+    if !early {
+        answer.close();
+        report(&answer, printer);
+    }
+    streamed?;
     Ok(if status.as_u16() < 400 { Exit::Done } else { Exit::Failed })
 }
 
-async fn stream(mut answer: Answer, printer: &Printer) -> Result<(), Error> {
+async fn stream(answer: &mut Answer, printer: &Printer) -> Result<(), Error> {
     while let Some(part) = answer.body.chunk().await.map_err(explain)? {
         if printer.bytes(&part).is_err() {
             break;
@@ -45,7 +55,7 @@ async fn stream(mut answer: Answer, printer: &Printer) -> Result<(), Error> {
     Ok(())
 }
 
-fn report(answer: &Answer, args: &PayArgs, printer: &Printer) {
+fn show_head(answer: &Answer, args: &PayArgs, printer: &Printer) {
     if args.include {
         let mut head = format!("HTTP {}\n", answer.status);
         for (name, value) in &answer.headers {
@@ -53,6 +63,9 @@ fn report(answer: &Answer, args: &PayArgs, printer: &Printer) {
         }
         printer.line(&head);
     }
+}
+
+fn report(answer: &Answer, printer: &Printer) {
     let receipt = answer.receipt.as_ref();
     if printer.is_human() {
         match (&answer.paid, answer.sent_payment) {
@@ -74,6 +87,7 @@ fn report(answer: &Answer, args: &PayArgs, printer: &Printer) {
         json!({
             "amount": paid.amount,
             "price": paid.amount.to_decimal(paid.decimals),
+            "authorised": paid.authorised,
             "symbol": paid.symbol,
             "network": paid.network.name,
         })
@@ -89,6 +103,7 @@ async fn show_price(request: PayRequest, printer: &Printer) -> Result<Exit, Erro
         .map(|offer| {
             let terms = offer.terms().ok();
             json!({
+                "scheme": offer.scheme,
                 "price": terms.as_ref().map(Terms::price),
                 "amount": offer.amount,
                 "asset": offer.asset,
@@ -101,7 +116,8 @@ async fn show_price(request: PayRequest, printer: &Printer) -> Result<Exit, Erro
     printer.data(&json!({ "status": probe.status.as_u16(), "accepts": offers }), || {
         let lines = offers.iter().map(|offer| {
             let text = |key: &str| offer.get(key).and_then(|v| v.as_str()).unwrap_or("?").to_owned();
-            [text("price"), text("amount"), text("network"), text("payTo")]
+            let price = if text("scheme") == "upto" { format!("at most {}", text("price")) } else { text("price") };
+            [price, text("amount"), text("network"), text("payTo")]
         });
         format!("HTTP {}\n{}", probe.status, crate::printer::table(["price", "atomic units", "network", "pay to"], lines))
     });
@@ -139,10 +155,19 @@ fn request(args: &PayArgs) -> Result<PayRequest, Error> {
             None => refuse("header", "--header", format!("`{}` is no header", cut(text)), "write 'name: value'"),
         }
     }
+    let node = args.rpc.as_deref().and_then(|text| {
+        let node = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        if node.is_none() {
+            // Not repeated: it may hold a secret.
+            refuse("rpc_url", "--rpc", "this is no http or https URL".to_owned(), "write the URL of a node of the network");
+        }
+        node
+    });
     match (url, max, method) {
         (Some(url), Ok(max), Ok(method)) if problems.is_empty() => {
             let body = args.data.as_deref().map(data).transpose()?;
-            Ok(PayRequest { url, method, headers, body, max, network: network.and_then(|(_, n)| n), timeout: TIMEOUT })
+            let network = network.and_then(|(_, known)| known);
+            Ok(PayRequest { url, method, headers, body, max, network, scheme: args.scheme.map(Into::into), node, timeout: TIMEOUT })
         }
         _ => Err(Error::Refused(problems)),
     }
@@ -190,7 +215,12 @@ fn wallet(args: &PayArgs) -> Result<Wallet, Error> {
 
 /// The buyer's errors, with what to type next apart from the sentence.
 fn explain(error: PayError) -> Error {
+    let approve;
     let fix = match &error {
+        PayError::Allowance { approval, .. } => {
+            approve = format!("type `{}`, once for all payments up to that sum; or pay with `--scheme exact`", approval.command());
+            &approve
+        }
         PayError::Client(_) => "install the package ca-certificates",
         PayError::Unreachable { .. } => "check the URL, and that the service runs",
         PayError::Challenge(_) => "type `obol pay URL --dry-run` to see what it asks for",

@@ -14,29 +14,41 @@ use crate::{
 
 /// Writes or changes an offer.
 pub async fn run(args: SellHttpArgs, printer: &Printer) -> Result<Exit, Error> {
+    write(OfferKind::Http, &args, |spec| spec, printer).await
+}
+
+/// Writes or changes an offer of a kind. `lay` lays what that kind has of its own over the rest.
+pub async fn write(
+    kind: OfferKind,
+    args: &SellHttpArgs,
+    lay: impl FnOnce(OfferSpec) -> OfferSpec,
+    printer: &Printer,
+) -> Result<Exit, Error> {
     let context = Context::open()?;
     let config = context.config()?;
     let given = args.from_json.as_deref().map(read_json).transpose()?;
     let lock = context.lock(args.dry_run)?;
     let mut problems = Vec::new();
-    let name = name(&args, given.as_ref(), &mut problems);
-    if given.as_ref().is_some_and(|given| given.spec.kind != OfferKind::Http) {
-        let fix = "write `type: http`, or leave it out";
-        problems.push(Problem::new("kind_mismatch", "`sell http` sells offers of type http", fix).at("spec.type"));
+    let name = name(kind, args, given.as_ref(), &mut problems);
+    if given.as_ref().is_some_and(|given| given.spec.kind != kind) {
+        let word = kind.as_str();
+        let message = format!("`sell {word}` sells offers of type {word}");
+        let or = if kind == OfferKind::default() { ", or leave it out" } else { "" };
+        problems.push(Problem::new("kind_mismatch", message, format!("write `type: {word}`{or}")).at("spec.type"));
     }
     let base = match (given, &name) {
-        (Some(given), name) => Some(keep_stopped(given.spec, name.as_ref().and_then(|name| existing(&context, name).ok().flatten()))),
-        (None, Some(name)) => existing(&context, name)?,
+        (Some(given), name) => Some(keep_stopped(given.spec, name.as_ref().and_then(|name| existing(&context, kind, name).ok().flatten()))),
+        (None, Some(name)) => existing(&context, kind, name)?,
         (None, None) => None,
     };
     let wallet = std::env::var("X402_WALLET").ok().filter(|wallet| !wallet.is_empty());
     let defaults = Defaults { pay_to: wallet.or(config.defaults.pay_to.clone()), network: config.defaults.network.clone() };
-    match (merge(base, &args, &defaults), name) {
+    match (merge(base, args, &defaults).map(lay), name) {
         (Ok(spec), Some(name)) if problems.is_empty() => {
             let exit = if args.dry_run {
-                outcome::preview(&context, OfferKind::Http, &name, &spec, printer)?
+                outcome::preview(&context, kind, &name, &spec, printer)?
             } else {
-                outcome::write(&context, lock, OfferKind::Http, &name, &spec, printer).await?
+                outcome::write(&context, lock, kind, &name, &spec, printer).await?
             };
             if spec.drain_at.is_some() {
                 printer.hint(&format!("the offer is stopped: type `obol sell start {name}`"));
@@ -48,7 +60,7 @@ pub async fn run(args: SellHttpArgs, printer: &Printer) -> Result<Exit, Error> {
             match merged {
                 Ok(spec) => {
                     if let Some(name) = name.or_else(|| "name".parse().ok()) {
-                        problems.extend(outcome::check(&context, OfferKind::Http, &name, &spec).err().unwrap_or_default());
+                        problems.extend(outcome::check(&context, kind, &name, &spec).err().unwrap_or_default());
                     }
                 }
                 Err(more) => problems.extend(more),
@@ -58,7 +70,7 @@ pub async fn run(args: SellHttpArgs, printer: &Printer) -> Result<Exit, Error> {
     }
 }
 
-fn name(args: &SellHttpArgs, given: Option<&Given>, problems: &mut Vec<Problem>) -> Option<OfferName> {
+fn name(kind: OfferKind, args: &SellHttpArgs, given: Option<&Given>, problems: &mut Vec<Problem>) -> Option<OfferName> {
     let in_file = given.and_then(|given| given.name.as_deref());
     let (text, place) = match (args.name.as_deref(), in_file) {
         (Some(flag), Some(file)) if flag != file => {
@@ -69,7 +81,8 @@ fn name(args: &SellHttpArgs, given: Option<&Given>, problems: &mut Vec<Problem>)
         (Some(flag), _) => (flag, "NAME"),
         (None, Some(file)) => (file, "metadata.name"),
         (None, None) => {
-            problems.push(Problem::new("name_missing", "the offer has no name", "type `obol sell http NAME --from-json …`").at("NAME"));
+            let fix = format!("type `obol sell {} NAME --from-json …`", kind.as_str());
+            problems.push(Problem::new("name_missing", "the offer has no name", fix).at("NAME"));
             return None;
         }
     };
@@ -84,8 +97,8 @@ fn name(args: &SellHttpArgs, given: Option<&Given>, problems: &mut Vec<Problem>)
 }
 
 /// What is on disk under this name, even if it breaks a rule: the flags may mend it.
-fn existing(context: &Context, name: &OfferName) -> Result<Option<OfferSpec>, Error> {
-    let Some(slice) = context.stack.find(name).filter(|slice| slice.kind == OfferKind::Http) else { return Ok(None) };
+pub fn existing(context: &Context, kind: OfferKind, name: &OfferName) -> Result<Option<OfferSpec>, Error> {
+    let Some(slice) = context.stack.find(name).filter(|slice| slice.kind == kind) else { return Ok(None) };
     match slice.offer {
         Ok((spec, _)) => Ok(Some(spec)),
         Err(diagnostics) => match serde_saphyr::from_str::<OfferFile>(&slice.text) {

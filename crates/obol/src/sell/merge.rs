@@ -1,6 +1,6 @@
 //! Flags over what an offer already says: only what is named changes.
 
-use obol_offer::{Gate, HostUpstream, Network, OfferSpec, PaymentSpec, RouteSpec, Violation};
+use obol_offer::{AssetSpec, Gate, HostUpstream, Network, OfferSpec, PaymentSpec, RouteSpec, TransferMethod, Violation};
 use url::{Host, Url};
 
 use crate::{
@@ -117,12 +117,25 @@ fn set_payments(spec: &mut OfferSpec, args: &SellHttpArgs, defaults: &Defaults, 
     }
 }
 
+/// The network's own token, moved by Permit2; `None` for no known network, which is told elsewhere.
+fn by_permit2(network: &str) -> Option<AssetSpec> {
+    let asset = Network::find(network)?.default_asset();
+    Some(AssetSpec {
+        address: asset.address.to_string(),
+        symbol: asset.symbol,
+        decimals: asset.decimals,
+        transfer_method: TransferMethod::Permit2,
+        eip712_name: asset.domain_name,
+        eip712_version: asset.domain_version,
+    })
+}
+
 fn set_accepted(spec: &mut OfferSpec, args: &SellHttpArgs, defaults: &Defaults, problems: &mut Vec<Problem>) {
-    let keys = ["network", "price", "pay-to", "max-timeout"];
+    let keys = ["network", "price", "pay-to", "max-timeout", "method"];
     let mut payments = Vec::new();
     let mut used = [false; 2];
     for text in &args.accept {
-        let [network, price, pay_to, timeout] = match parse("--accept", text, keys) {
+        let [network, price, pay_to, timeout, method] = match parse("--accept", text, keys) {
             Ok(values) => values,
             Err(problem) => {
                 problems.push(problem);
@@ -138,12 +151,22 @@ fn set_accepted(spec: &mut OfferSpec, args: &SellHttpArgs, defaults: &Defaults, 
                 continue;
             }
         };
+        let asset = match method.as_deref() {
+            None | Some("eip3009") => None,
+            Some("permit2") => network.as_deref().or(args.network.as_deref()).or(defaults.network.as_deref()).and_then(by_permit2),
+            Some(other) => {
+                let message = format!("`{}` is no way to move a token", cut(other));
+                problems.push(Problem::new("method_unknown", message, "write method=eip3009 or method=permit2").at("--accept"));
+                continue;
+            }
+        };
         used[0] |= price.is_none();
         used[1] |= network.is_none();
         let mut payment = PaymentSpec {
             network: network.or_else(|| args.network.clone()).unwrap_or_default(),
             pay_to: pay_to.or_else(|| args.pay_to.clone()).unwrap_or_default(),
             max_timeout_seconds,
+            asset,
             ..PaymentSpec::default()
         };
         payment.price.per_request = price.or_else(|| args.price.clone());
@@ -209,6 +232,18 @@ pub fn explain(violation: Violation, spec: &OfferSpec) -> Problem {
 
 fn flag_of(field: &str) -> Option<&'static str> {
     let flags = [
+        ("spec.payment.price.perMTokOutput", "--per-mtok-output"),
+        ("spec.payment.price.perMTok", "--per-mtok"),
+        ("spec.model.name", "--model"),
+        ("spec.model.upstreamName", "--upstream-model"),
+        ("spec.model.maxTokens", "--max-tokens"),
+        ("spec.model.maxPromptBytes", "--max-prompt-bytes"),
+        ("spec.model.concurrency", "--concurrency"),
+        ("spec.model.queue", "--queue"),
+        ("spec.model.firstTokenTimeout", "--first-token-timeout"),
+        ("spec.model.tokenTimeout", "--token-timeout"),
+        ("spec.model.credential", "--credential"),
+        ("spec.model", "--model"),
         ("name", "NAME"),
         ("spec.upstream.healthPath", "--health-path"),
         ("spec.upstream", "--upstream"),

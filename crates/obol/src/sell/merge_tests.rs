@@ -78,6 +78,13 @@ fn accept_replaces_the_payments_and_falls_back_to_the_single_flags() {
     assert_eq!(after.payment, None);
     let rows: Vec<_> = after.payments.iter().map(|p| (p.network.as_str(), p.price.per_request.as_deref(), p.pay_to.as_str())).collect();
     assert_eq!(rows, [("base", Some("0.1"), "0xaa"), ("polygon", Some("0.2"), "0xef")]);
+    let both = merged(None, |a| a.accept = vec!["network=base,price=0.1".into(), "network=base,price=0.1,method=permit2".into()]);
+    let methods: Vec<_> = both.payments.iter().map(|p| p.asset.as_ref().map(|asset| asset.transfer_method)).collect();
+    assert_eq!(methods, [None, Some(obol_offer::TransferMethod::Permit2)]);
+    assert!(
+        obol_offer::Offer::validate(&"weather".parse().unwrap(), &OfferSpec { upstream: weather().upstream, ..both }).is_err(),
+        "no payee"
+    );
     let one = merged(None, |a| a.accept = vec!["network=base,price=0.1".into()]);
     assert!(one.payment.is_some() && one.payments.is_empty());
 }
@@ -87,6 +94,7 @@ fn flags_that_contradict_each_other_are_refused() {
     let two = merged(None, |a| a.accept = vec!["network=base,price=1".into(), "network=polygon,price=1".into()]);
     assert_eq!(codes(Some(two.clone()), |a| a.price = Some("2".into())), ["payment_ambiguous"]);
     assert_eq!(codes(Some(two), |a| a.accept = vec!["network=base,prize=1".into()]), ["pair_unknown"]);
+    assert_eq!(codes(None, |a| a.accept = vec!["network=base,price=1,method=cash".into()]), ["method_unknown"]);
     let unused = |a: &mut SellHttpArgs| (a.accept, a.network) = (vec!["network=base,price=1".into()], Some("polygon".into()));
     assert_eq!(codes(None, unused), ["flag_unused"]);
     let mut own_token = weather();

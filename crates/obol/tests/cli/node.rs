@@ -102,7 +102,7 @@ fn edits_by_hand_are_live_and_a_broken_slice_hurts_nobody() {
     assert_eq!(amount(), "5000", "the last good version goes on");
     assert_eq!(node.get("/services/alerts").status, 402);
     let status = stack.ok(&["stack", "status"]);
-    assert!(status.stderr.contains("applications/sell-http/weather/values-offer.yaml:13:"), "{}", status.stderr);
+    assert!(status.stderr.contains("applications/sell-http/weather/values-offer.yaml:12:"), "{}", status.stderr);
     assert!(status.stderr.contains("[price]") && status.stderr.contains("fix"), "{}", status.stderr);
     let row = &stack.json(&["stack", "status"])["offers"][1];
     assert_eq!((&row["name"], &row["current"], &row["problems"][0]["code"]), (&"weather".into(), &false.into(), &"price".into()));

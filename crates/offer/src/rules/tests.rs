@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::{bounds::parse_duration, *};
-use crate::{Gate, HostUpstream, ModelSpec, OfferSpec, PaymentSpec, PriceSpec, RouteSpec, UpstreamSpec};
+use crate::{AssetSpec, Gate, HostUpstream, ModelSpec, OfferSpec, PaymentSpec, PriceSpec, RouteSpec, UpstreamSpec};
 
 fn spec() -> OfferSpec {
     OfferSpec {
@@ -247,4 +247,55 @@ fn runtimes_have_the_words_people_know() {
     assert_eq!(words(&schema["$defs"]["Scheme"]), ["exact", "upto"]);
     let price = schema["$defs"]["PriceSpec"]["properties"].as_object().unwrap();
     assert!(["perMTok", "perMTokOutput", "perUnit", "unit", "maxUnits"].iter().all(|field| price.contains_key(*field)));
+}
+
+/// USDC on two networks, and on one of them by two means.
+#[test]
+fn several_payments_each_buy_the_same_answer() {
+    let payment = |network: &str, method: TransferMethod| {
+        let asset = Network::find(network).unwrap().default_asset();
+        let spec = AssetSpec {
+            address: asset.address.to_string(),
+            symbol: asset.symbol,
+            decimals: asset.decimals,
+            transfer_method: method,
+            eip712_name: asset.domain_name,
+            eip712_version: asset.domain_version,
+        };
+        PaymentSpec { network: network.into(), asset: Some(spec), ..spec_payment() }
+    };
+    let offer = |payments: &[PaymentSpec]| {
+        let spec = OfferSpec { payment: None, payments: payments.to_vec(), ..spec() };
+        Offer::validate(&name("weather"), &spec).map_err(|problems| problems.iter().map(|p| (p.code, p.field.clone())).collect::<Vec<_>>())
+    };
+    let (usdc, permit2) = (TransferMethod::Eip3009, TransferMethod::Permit2);
+    let list = [payment("base", usdc), payment("polygon", usdc), payment("base", permit2)];
+    let accepted = offer(&list).unwrap().payments;
+    let ways: Vec<_> = accepted.iter().map(|tag| (tag.terms.network.name, tag.terms.transfer_method())).collect();
+    assert_eq!(ways, [("base", usdc), ("polygon", usdc), ("base", permit2)]);
+    let twice = [payment("base", permit2), payment("polygon", usdc), payment("eip155:8453", permit2)];
+    assert_eq!(offer(&twice).unwrap_err(), [("payment_twice", "spec.payments[2]".to_owned())]);
+}
+
+fn spec_payment() -> PaymentSpec {
+    spec().payment.unwrap()
+}
+
+#[test]
+fn what_is_metered_is_charged_up_to_a_ceiling_first_and_else_whole() {
+    let ways = |scheme: Option<Scheme>, price: PriceSpec| {
+        let mut spec = spec();
+        let payment = spec.payment.as_mut().unwrap();
+        (payment.scheme, payment.price) = (scheme, price);
+        let offer = Offer::validate(&name("ocr"), &spec).map_err(|problems| problems[0].code)?;
+        Ok::<_, &str>(offer.payments.iter().map(|tag| (tag.terms.scheme, tag.terms.transfer_method())).collect::<Vec<_>>())
+    };
+    let metered = || PriceSpec { per_unit: Some("0.002".into()), max_units: Some(50), ..PriceSpec::default() };
+    let fixed = || PriceSpec { per_request: Some("0.002".into()), ..PriceSpec::default() };
+    let (exact, upto) = ((Scheme::Exact, TransferMethod::Eip3009), (Scheme::Upto, TransferMethod::Permit2));
+    assert_eq!(ways(None, metered()), Ok(vec![upto, exact]));
+    assert_eq!(ways(Some(Scheme::Upto), metered()), Ok(vec![upto]));
+    assert_eq!(ways(Some(Scheme::Exact), metered()), Ok(vec![exact]));
+    assert_eq!(ways(None, fixed()), Ok(vec![exact]));
+    assert_eq!(ways(Some(Scheme::Upto), fixed()), Err("scheme_upto"));
 }

@@ -99,3 +99,44 @@ async fn what_is_not_final_decides_nothing() {
     let again = setting.cashier.admit(&offer(), payment(2), &[], REQUEST).await.unwrap_err();
     assert_eq!(again, Refusal::Unsettled { transaction: Some("0xfeed".into()) });
 }
+
+/// A word that is held against the chain: what it is, what the chain shows then, and what comes of it.
+#[tokio::test]
+async fn a_facilitators_word_counts_when_the_chain_agrees_where_that_is_wanted() {
+    let unused = || ChainFinding::Unused { as_of: 1_700_000_000, is_final: false };
+    let shown = |amount: u64| ChainFinding::Settled { transaction: "0xbeef".into(), amount: amount.into(), is_final: false };
+    let away = || ChainFinding::Unavailable { cause: "away".into() };
+    let refused = || SettleOutcome::Refused { reason: "no".into() };
+    let success = || SettleOutcome::Settled(receipt());
+    let cases = [
+        ("a success that a node shows a moment later", success(), vec![unused(), shown(1000)], "settled 0xbeef"),
+        ("a success that no node shows", success(), vec![unused()], "unsettled"),
+        ("a success of another amount", success(), vec![shown(1)], "unsettled"),
+        ("a refusal", refused(), vec![unused()], "refused"),
+        ("a refusal of what was settled", refused(), vec![shown(1000)], "settled 0xbeef"),
+        ("a refusal that nobody can check", refused(), vec![away()], "unsettled"),
+    ];
+    for (name, word, findings, expected) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let facilitator = Scripted::settling([word]);
+        let chain =
+            Arc::new(Shows { findings: Mutex::new(findings.into_iter().collect()), looks: AtomicUsize::new(0), named: Mutex::default() });
+        let local: Arc<dyn Facilitator> = Arc::<Scripted>::clone(&facilitator);
+        let view: Arc<dyn ChainView> = Arc::<Shows>::clone(&chain);
+        let config = CashierConfig {
+            local: vec![(NETWORK, local)],
+            chains: vec![(NETWORK, view)],
+            verify_transfers: vec![NETWORK],
+            settle_timeout: std::time::Duration::from_secs(2),
+            ..config(folder.path())
+        };
+        let cashier = Cashier::open(config).await.unwrap();
+        let told = match cashier.admit(&offer(), payment(1), &[], REQUEST).await.unwrap().capture().await {
+            Captured::Settled(receipt, _) => format!("settled {}", receipt.transaction),
+            Captured::Refused { .. } => "refused".to_owned(),
+            Captured::Unsettled { .. } => "unsettled".to_owned(),
+            Captured::NotAsked => "not asked".to_owned(),
+        };
+        assert_eq!(told, expected, "{name}");
+    }
+}

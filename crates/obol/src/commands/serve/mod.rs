@@ -2,6 +2,7 @@
 
 mod controller;
 mod gateway;
+mod inference;
 
 use std::path::Path;
 
@@ -22,6 +23,7 @@ pub async fn run(command: ServeCommand, verbose: bool, printer: &Printer) -> Res
     match command {
         ServeCommand::Controller(args) => controller::run(args, verbose, printer).await,
         ServeCommand::Gateway(args) => gateway::run(args, verbose, printer).await,
+        ServeCommand::Inference(args) => inference::run(args, verbose, printer).await,
     }
 }
 
