@@ -135,7 +135,7 @@ async fn a_facilitators_word_counts_when_the_chain_agrees_where_that_is_wanted()
             Captured::Settled(receipt, _) => format!("settled {}", receipt.transaction),
             Captured::Refused { .. } => "refused".to_owned(),
             Captured::Unsettled { .. } => "unsettled".to_owned(),
-            Captured::NotAsked => "not asked".to_owned(),
+            Captured::NotAsked | Captured::Nothing => "not asked".to_owned(),
         };
         assert_eq!(told, expected, "{name}");
     }
