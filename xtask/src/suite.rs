@@ -33,6 +33,9 @@ const STEPS: &[(Part, &str, Work)] = &[
     (Part::E2e, "provision: Permit2", provision::permit2),
     (Part::E2e, "provision: PyPI x402 2.x", |p| provision::python(p, "x402")),
     (Part::E2e, "provision: PyPI x402 1.0.0", |p| provision::python(p, "x402-v1")),
+    (Part::E2e, "provision: llama.cpp's server", provision::llama),
+    (Part::E2e, "provision: PyPI LiteLLM", |p| provision::python(p, "litellm")),
+    (Part::E2e, "provision: PyPI openai", |p| provision::python(p, "openai")),
     (Part::E2e, "provision: Rust peers", provision::rust),
     (Part::E2e, "conformance with x402-types", |p| {
         run(&mut p.peers(&["test", "--locked", "-p", "buyer", "-p", "facilitator", "-p", "conformance"]))

@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod facilitators;
 pub mod forge;
 pub mod generous;
+pub mod models;
 pub mod postgres;
 pub mod process;
 pub mod stack;

@@ -179,7 +179,11 @@ impl Default for Stack {
 
 /// A loopback address that was free a moment ago, below the ports that the system gives to
 /// outgoing connections: between two starts of a node none of those may take it.
-pub(crate) fn free_address() -> SocketAddr {
+/// A loopback address that nobody listens on.
+///
+/// # Panics
+/// When there is none.
+pub fn free_address() -> SocketAddr {
     let candidates = std::iter::repeat_with(|| SocketAddr::from(([127, 0, 0, 1], rand::random_range(10_000..32_000))));
     candidates.take(1_000).find(|address| TcpListener::bind(address).is_ok()).expect("a free port")
 }
