@@ -151,7 +151,6 @@ impl ApiServer {
     }
 
     /// How the administrator reaches it.
-    #[expect(dead_code)]
     pub fn admin_config(&self) -> Config {
         self.config(ADMIN)
     }
