@@ -19,9 +19,7 @@ use kube::{
     client::{Body, ClientBuilder},
     runtime::watcher,
 };
-use obol_controller::{
-    Controller, Gate, Home, Id, Ingress, LeaseTimes, Loaded, Mirror, Report, ServiceOffer, Settings, routes,
-};
+use obol_controller::{Controller, Gate, Home, Id, Ingress, LeaseTimes, Loaded, Mirror, Report, ServiceOffer, Settings, routes};
 use obol_reconcile::Site;
 use serde_json::{Value, json};
 use tokio::{

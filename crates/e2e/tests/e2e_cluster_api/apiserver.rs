@@ -1,14 +1,14 @@
 //! A real etcd and kube-apiserver on loopback, without any node: for what needs no Pods.
 
 use std::{
-    fs::File,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::OnceLock,
+    process::Command,
+    sync::{Mutex, OnceLock},
     time::{Duration, Instant},
 };
 
 use kube::{Client, Config, config::AuthInfo};
+use obol_e2e::process::Process;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -18,39 +18,19 @@ const ADMIN: &str = "admin-token";
 /// Both processes; they end with it.
 pub struct ApiServer {
     url: String,
-    _processes: [Process; 2],
-    _folder: TempDir,
+    arguments: Vec<String>,
+    // Before etcd: what is last ends last.
+    apiserver: Mutex<Option<Process>>,
+    _etcd: Process,
+    folder: TempDir,
 }
 
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn cache() -> PathBuf {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let cache = set("OBOL_TESTBED").or_else(|| set("OBOL_CACHE")).or_else(|| set("HOME").map(|home| home.join(".cache/obol")));
-    cache.expect("OBOL_CACHE or HOME").join("cluster")
-}
-
-fn program(path: &str) -> PathBuf {
-    let program = cache().join(path);
-    assert!(program.is_file(), "{} is missing; run `cargo xtask provision`", program.display());
-    program
+fn program(path: &str) -> Command {
+    Command::new(obol_e2e::part(&format!("cluster/{path}")))
 }
 
 fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn start(command: &mut Command, log: &Path) -> Process {
-    let log = File::create(log).unwrap();
-    let command = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-    Process(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
 }
 
 impl ApiServer {
@@ -74,8 +54,9 @@ impl ApiServer {
         let (client, peer, port) = (free_port(), free_port(), free_port());
         let etcd_url = format!("http://127.0.0.1:{client}");
         let peer_url = format!("http://127.0.0.1:{peer}");
-        let etcd = start(
-            Command::new(program("debian/usr/bin/etcd")).args([
+        let etcd = Process::start(
+            "etcd",
+            program("debian/usr/bin/etcd").args([
                 "--data-dir",
                 &text(at("etcd")),
                 "--listen-client-urls",
@@ -90,7 +71,6 @@ impl ApiServer {
                 &format!("default={peer_url}"),
                 "--unsafe-no-fsync",
             ]),
-            &at("etcd.log"),
         );
         let key = text(at("sa.key"));
         let made = Command::new("openssl").args(["genrsa", "-out", &key, "2048"]).output().expect("openssl");
@@ -101,35 +81,58 @@ impl ApiServer {
              gateway-token,system:serviceaccount:x402:x402-gateway,g,\"system:serviceaccounts,system:authenticated\"\n"
         );
         std::fs::write(at("tokens.csv"), tokens).unwrap();
-        let apiserver = start(
-            Command::new(program("bin/kube-apiserver")).args([
-                &format!("--etcd-servers={etcd_url}"),
-                "--bind-address=127.0.0.1",
-                &format!("--secure-port={port}"),
-                &format!("--cert-dir={}", text(at("certs"))),
-                &format!("--service-account-key-file={key}"),
-                &format!("--service-account-signing-key-file={key}"),
-                "--service-account-issuer=https://cluster.example",
-                "--service-cluster-ip-range=10.96.0.0/16",
-                "--authorization-mode=RBAC",
-                &format!("--token-auth-file={}", text(at("tokens.csv"))),
-                // There is no node, and nobody makes service accounts.
-                "--disable-admission-plugins=ServiceAccount",
-                "--endpoint-reconciler-type=none",
-            ]),
-            &at("apiserver.log"),
-        );
-        let this = Self { url: format!("https://127.0.0.1:{port}"), _processes: [apiserver, etcd], _folder: folder };
+        let arguments = [
+            format!("--etcd-servers={etcd_url}"),
+            "--bind-address=127.0.0.1".to_owned(),
+            format!("--secure-port={port}"),
+            format!("--cert-dir={}", text(at("certs"))),
+            format!("--service-account-key-file={key}"),
+            format!("--service-account-signing-key-file={key}"),
+            "--service-account-issuer=https://cluster.example".to_owned(),
+            "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+            "--authorization-mode=RBAC".to_owned(),
+            format!("--token-auth-file={}", text(at("tokens.csv"))),
+            // There is no node, and nobody makes service accounts.
+            "--disable-admission-plugins=ServiceAccount".to_owned(),
+            "--endpoint-reconciler-type=none".to_owned(),
+        ];
+        let url = format!("https://127.0.0.1:{port}");
+        let this = Self { url, arguments: arguments.into(), apiserver: Mutex::default(), _etcd: etcd, folder };
+        this.resume().await;
+        this
+    }
+
+    /// Starts the API server again.
+    pub async fn resume(&self) {
+        let process = Process::start("kube-apiserver", program("bin/kube-apiserver").args(&self.arguments));
+        *self.apiserver.lock().unwrap() = Some(process);
         let deadline = Instant::now() + Duration::from_secs(90);
         loop {
-            let ready = this.client(ADMIN).request_text(http::Request::get("/readyz").body(Vec::new()).unwrap()).await;
+            let ready = self.admin().request_text(http::Request::get("/readyz").body(Vec::new()).unwrap()).await;
             if ready.is_ok() {
-                return this;
+                return;
             }
-            let log = || std::fs::read_to_string(this._folder.path().join("apiserver.log")).unwrap_or_default();
-            assert!(Instant::now() < deadline, "no API server: {ready:?}\n{}", log().lines().rev().take(20).collect::<Vec<_>>().join("\n"));
+            assert!(Instant::now() < deadline, "no API server: {ready:?}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// Kills the API server; etcd goes on.
+    pub fn kill(&self) {
+        drop(self.apiserver.lock().unwrap().take());
+    }
+
+    /// A kubeconfig for a token.
+    pub fn kubeconfig(&self, token: &str) -> PathBuf {
+        let file = self.folder.path().join(format!("kubeconfig-{token}"));
+        let text = serde_json::json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "test",
+            "clusters": [{ "name": "test", "cluster": { "server": self.url, "insecure-skip-tls-verify": true } }],
+            "users": [{ "name": "test", "user": { "token": token } }],
+            "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "test" } }],
+        });
+        std::fs::write(&file, text.to_string()).unwrap();
+        file
     }
 
     /// How the API server is reached with a token.

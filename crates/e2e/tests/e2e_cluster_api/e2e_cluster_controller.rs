@@ -27,11 +27,15 @@ async fn offers_become_reachable_and_a_stack_at_rest_is_left_alone() {
         .iter()
         .map(|kind| condition(&status, kind))
         .collect();
-    let expected = ["True/Skipped", "True/Healthy", "False/Active", "True/Reconciled", "True/Reconciled", "True/Reconciled", "True/Reconciled"];
+    let expected =
+        ["True/Skipped", "True/Healthy", "False/Active", "True/Reconciled", "True/Reconciled", "True/Reconciled", "True/Reconciled"];
     assert_eq!(kinds, expected);
     let order: Vec<&str> = status["conditions"].as_array().unwrap().iter().map(|c| c["type"].as_str().unwrap()).collect();
     assert_eq!(order.last(), Some(&"Ready"));
-    assert_eq!((&status["endpoint"], &status["price"], &status["network"]), (&json!("/services/weather"), &json!("0.001 USDC"), &json!("base-sepolia")));
+    assert_eq!(
+        (&status["endpoint"], &status["price"], &status["network"]),
+        (&json!("/services/weather"), &json!("0.001 USDC"), &json!("base-sepolia"))
+    );
     assert_eq!(status["observedGeneration"], 1);
 
     let route = world.routes_of(HOME).get("so-weather").await.unwrap();
