@@ -33,8 +33,8 @@ pub struct Seen {
     pub received: u64,
 }
 
-/// A running service. `/download/N` answers with N bytes, `/status/N` with that status, `/health`
-/// is not remembered, everything else tells what was received.
+/// A running service. `/download/N` answers with N bytes, `/status/N` with that status, `/units/N` reports N
+/// units of use, `/health` is not remembered, everything else tells what was received.
 #[derive(Debug)]
 pub struct Upstream {
     /// Base URL.
@@ -96,6 +96,8 @@ async fn answer(request: Request<Incoming>, seen: Arc<Mutex<Vec<Seen>>>) -> Resu
     let mut response = Response::new(text(&line));
     if let Some(length) = number_after(&path, "/download/") {
         *response.body_mut() = download(length);
+    } else if let Some(units) = number_after(&path, "/units/") {
+        response.headers_mut().insert("x-obol-usage", format!("units={units}").parse().expect("a header"));
     } else if let Some(status) = number_after(&path, "/status/") {
         *response.status_mut() = u16::try_from(status).ok().and_then(|s| StatusCode::from_u16(s).ok()).unwrap_or(StatusCode::BAD_REQUEST);
     }
