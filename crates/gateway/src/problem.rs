@@ -55,6 +55,12 @@ pub(crate) fn not_ready() -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", "the gateway has not loaded its routes yet", SELLER_FAULT).retry(1)
 }
 
+/// An offer by `upto` alone, before its facilitators have said who settles.
+pub(crate) fn nobody_settles() -> Problem {
+    let message = "it is not known yet which facilitator settles for this offer";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "facilitator_unknown", message, SELLER_FAULT).retry(5)
+}
+
 pub(crate) fn not_found() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "not_found", "nothing is sold at this path", "see /api/services.json for what is")
 }

@@ -7,7 +7,11 @@ use obol_reconcile::{Document, Entry};
 use obol_settle::Receipt;
 use obol_x402::{Quote, wire};
 
-use crate::{body::Body, page, problem::Problem};
+use crate::{
+    body::Body,
+    page,
+    problem::{self, Problem},
+};
 
 pub(crate) type Answer = Response<Body>;
 
@@ -54,6 +58,9 @@ pub(crate) struct Reason {
 
 /// A `402` for clients of both versions, or for a person.
 pub(crate) fn challenge(entry: &Entry, quote: &Quote, resource_url: &str, reason: Option<&Reason>, html: bool) -> Answer {
+    if quote.terms().is_empty() {
+        return problem(&problem::nobody_settles());
+    }
     let error = reason.map(|reason| format!("{}: {}", reason.code, reason.message));
     let challenge = quote.challenge(resource_url, error.as_deref().unwrap_or("payment required"));
     let mut answer = if html {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 use http_body_util::BodyExt;
+use obol_offer::{OfferSpec, Scheme};
+use obol_reconcile::RouteTable;
 
 use crate::support::*;
 
@@ -141,4 +143,21 @@ async fn an_upstream_that_fails_is_not_charged() {
     let payment = shop.metered_payment("upto", BODY).await;
     assert_eq!(shop.buy(&payment, BODY, &[]).await.json()["error"], "upstream_unreachable");
     assert_eq!(shop.facilitator.begun(), 0);
+}
+
+#[tokio::test]
+async fn an_offer_by_upto_alone_waits_until_it_is_known_who_settles() {
+    let upto = |spec: &mut OfferSpec| {
+        per_token(spec);
+        spec.payment.as_mut().unwrap().scheme = Some(Scheme::Upto);
+    };
+    let (shop, _stage) = Shop::metered(upto).await;
+    assert_eq!(shop.offered(BODY).await.len(), 1);
+    let offer = shop.entry().offer.clone();
+    let mut builder = RouteTable::builder();
+    builder.offer(&offer);
+    shop.table.store(Some(std::sync::Arc::new(builder.build())));
+    let got = shop.send(shop.request("POST", HOST_PATH), BODY).await;
+    assert_eq!((got.status, got.json()["error"].as_str()), (StatusCode::SERVICE_UNAVAILABLE, Some("facilitator_unknown")));
+    assert_eq!((got.header("retry-after"), got.header("payment-required")), ("5", ""));
 }
