@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
-use obol_offer::{Offer, PriceTag};
+use obol_offer::{Offer, PriceTag, Rate};
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     Document,
     state::{Phase, Site, State},
+    table::charged,
 };
 
 /// Path of the catalog.
@@ -49,11 +50,34 @@ struct Payment<'a> {
     price: String,
     /// The same in atomic units.
     amount: String,
+    /// Of a metered price, for which `price` is the most of one request: how it is worked out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metered: Option<Metered>,
     network: &'static str,
     caip2_network: String,
     testnet: bool,
     asset: Token<'a>,
     pay_to: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Metered {
+    scheme: &'static str,
+    /// As people read it.
+    price: String,
+    #[serde(flatten)]
+    by: By,
+    /// What is charged, in words.
+    charged: String,
+}
+
+/// Atomic units.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+enum By {
+    PerMTok { input: String, output: String, max_input_bytes: u32, max_output_tokens: u32 },
+    PerUnit { unit: String, amount: String, max_units: u32 },
 }
 
 #[derive(Serialize)]
@@ -76,8 +100,8 @@ pub(crate) fn listing(offer: &Offer, phase: Phase, site: &Site) -> Option<Arc<st
         hostname: offer.hostname.as_ref().map(AsRef::as_ref),
         path: offer.path.as_str(),
         url: public_url(offer, site),
-        first: offer.payments.first().map(payment),
-        payments: if several { offer.payments.iter().map(payment).collect() } else { Vec::new() },
+        first: offer.payments.first().map(|tag| payment(offer, tag)),
+        payments: if several { offer.payments.iter().map(|tag| payment(offer, tag)).collect() } else { Vec::new() },
         status: if phase == Phase::Active { "ready" } else { "draining" },
         drain_ends_at: match phase {
             Phase::Draining(end) => Some(rfc3339(end)),
@@ -87,11 +111,26 @@ pub(crate) fn listing(offer: &Offer, phase: Phase, site: &Site) -> Option<Arc<st
     serde_json::to_string(&listing).ok().map(Into::into)
 }
 
-fn payment(tag: &PriceTag) -> Payment<'_> {
+fn metered(offer: &Offer, tag: &PriceTag) -> Option<Metered> {
+    let by = match &tag.rate {
+        Rate::PerRequest(_) => return None,
+        Rate::PerToken { input, output, max_input, max_output } => By::PerMTok {
+            input: input.to_string(),
+            output: output.to_string(),
+            max_input_bytes: *max_input,
+            max_output_tokens: *max_output,
+        },
+        Rate::PerUnit { price, unit, max } => By::PerUnit { unit: unit.clone(), amount: price.to_string(), max_units: *max },
+    };
+    Some(Metered { scheme: tag.terms.scheme.as_str(), price: tag.price(), by, charged: charged(tag, offer.model.as_ref())? })
+}
+
+fn payment<'a>(offer: &Offer, tag: &'a PriceTag) -> Payment<'a> {
     let terms = &tag.terms;
     Payment {
         price: terms.amount.to_decimal(terms.asset.decimals),
         amount: terms.amount.to_string(),
+        metered: metered(offer, tag),
         network: terms.network.name,
         caip2_network: terms.network.caip2(),
         testnet: terms.network.testnet,

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use obol_offer::{CanonicalPath, Demand, Offer, PriceTag, Rate, Terms};
+use obol_offer::{CanonicalPath, Demand, Model, Offer, PriceTag, Rate, Terms, WhenUncounted};
 use obol_x402::{Quote, QuoteInfo, UptoDirectory};
 use time::OffsetDateTime;
 
@@ -95,11 +95,39 @@ fn tags(offer: &Offer, route: Option<usize>) -> &[PriceTag] {
 fn quote_info(offer: &Offer, upto: &UptoDirectory) -> QuoteInfo {
     let told = &offer.registration;
     QuoteInfo {
-        description: told.description.clone().unwrap_or_default(),
+        description: description(offer),
         mime_type: told.mime_type.clone().unwrap_or_default(),
         service_name: told.name.clone().unwrap_or_else(|| offer.name.plain().to_owned()),
         facilitators: upto.of(offer.facilitators.iter().map(url::Url::as_str)),
     }
+}
+
+/// The seller's words, and for a metered price how it is charged: that is part of what is bought.
+fn description(offer: &Offer) -> String {
+    let told = offer.registration.description.clone().unwrap_or_default();
+    let rules = offer.payments.iter().find_map(|tag| charged(tag, offer.model.as_ref()));
+    match (rules, told.is_empty()) {
+        (None, _) => told,
+        (Some(rules), true) => rules,
+        (Some(rules), false) => format!("{told} {rules}"),
+    }
+}
+
+/// How a metered price is charged, as buyers read it; `None` for a price per request. The rules are those of docs/metering.md.
+pub(crate) fn charged(tag: &PriceTag, model: Option<&Model>) -> Option<String> {
+    let price = tag.price();
+    let uncounted = match model.map(|model| model.when_uncounted) {
+        Some(WhenUncounted::Bytes) => "a byte counts as a token",
+        Some(WhenUncounted::Ceiling) | None => "the amount asked for is charged",
+    };
+    let cut = match &tag.rate {
+        Rate::PerRequest(_) => return None,
+        Rate::PerToken { .. } => "a quarter of the prompt's bytes and each event that left but the first count as tokens",
+        Rate::PerUnit { .. } => "one unit is charged",
+    };
+    Some(format!(
+        "{price}. With `upto` what was used is charged, at most the amount asked for; with `exact` that amount.          Where nobody counts, {uncounted}; of an answer that is cut, {cut}."
+    ))
 }
 
 /// A prepared public document, e.g. `/api/services.json`.

@@ -145,3 +145,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn buyers_are_told_how_a_metered_price_is_charged() {
+    let mut spec = crate::fixtures::spec("/services/ocr");
+    spec.payment.as_mut().unwrap().price =
+        obol_offer::PriceSpec { per_unit: Some("0.002".into()), unit: Some("page".into()), max_units: Some(50), ..Default::default() };
+    let offer = Arc::new(Offer::validate(&"ocr".parse().unwrap(), &spec).unwrap());
+    let entry = Entry::of_offer(&offer, &UptoDirectory::default()).remove(0);
+    let told = &entry.quote.as_ref().unwrap().info().description;
+    assert!(told.contains("0.002 USDC per page. With `upto` what was used is charged"), "{told}");
+    let listing: serde_json::Value =
+        serde_json::from_str(&crate::discovery::listing(&offer, crate::state::Phase::Active, &crate::Site::default()).unwrap()).unwrap();
+    assert_eq!(listing["metered"]["perUnit"], serde_json::json!({"unit": "page", "amount": "2000", "maxUnits": 50}));
+    assert_eq!((&listing["amount"], &listing["metered"]["scheme"]), (&"100000".into(), &"upto".into()));
+    assert_eq!(listing["payments"][1]["metered"]["scheme"], "exact");
+}

@@ -32,11 +32,17 @@ pub struct PaymentRecord {
     /// Who is paid.
     #[serde(serialize_with = "checksummed")]
     pub pay_to: Address,
-    /// Atomic units.
+    /// Atomic units that were authorised: the price, or the ceiling of a metered one.
     pub amount: Amount,
     /// The same in whole units, where the token's decimals are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amount_decimal: Option<String>,
+    /// Atomic units that moved, once they have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled: Option<Amount>,
+    /// The same in whole units, where the token's decimals are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled_decimal: Option<String>,
     /// Who verified it, and the only one that is asked to settle it.
     pub facilitator: String,
     /// Hash, if one is known.
@@ -79,6 +85,8 @@ impl PaymentRecord {
             pay_to: row.pay_to,
             amount: row.amount,
             amount_decimal: decimals.map(|decimals| row.amount.to_decimal(decimals)),
+            settled: row.receipt.as_ref().map(|receipt| receipt.amount),
+            settled_decimal: row.receipt.as_ref().zip(decimals).map(|(receipt, decimals)| receipt.amount.to_decimal(decimals)),
             facilitator: row.facilitator.clone(),
             transaction: row.transaction.clone(),
             reason: row.reason.clone(),

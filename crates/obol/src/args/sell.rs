@@ -40,6 +40,7 @@ Run it again to change an offer: only what you name changes; comments and order 
 Examples:
   obol sell http weather --upstream http://localhost:9000 --price 0.001
   obol sell http weather --price 0.002
+  obol sell http ocr --upstream http://localhost:9000 --per-unit 0.002 --unit page --max-units 50
   obol sell http weather --route 'path=/health,gate=free' --route 'path=/deep/*,price=0.01'
   obol sell http --from-json offer.json --dry-run")]
 pub struct SellHttpArgs {
@@ -52,6 +53,15 @@ pub struct SellHttpArgs {
     /// Price per request in whole units, e.g. 0.001
     #[arg(long, visible_alias = "per-request", value_name = "DECIMAL", allow_hyphen_values = true)]
     pub price: Option<String>,
+    /// Price per unit that the service reports in `x-obol-usage: units=N`; needs --max-units
+    #[arg(long, value_name = "DECIMAL", allow_hyphen_values = true, conflicts_with_all = ["price", "accept"])]
+    pub per_unit: Option<String>,
+    /// What a unit is, one word
+    #[arg(long, value_name = "WORD", conflicts_with_all = ["price", "accept"])]
+    pub unit: Option<String>,
+    /// Most units of one request: buyers authorise that many
+    #[arg(long, value_name = "N", conflicts_with_all = ["price", "accept"])]
+    pub max_units: Option<u32>,
     /// Address that is paid; $X402_WALLET, else stack.yaml's, when absent
     #[arg(long, short = 'w', visible_aliases = ["wallet", "recipient"], value_name = "ADDRESS")]
     pub pay_to: Option<String>,

@@ -83,11 +83,15 @@ fn listed(payments: &[PaymentRecord]) -> String {
     )
 }
 
-/// `0.001 USDC`; atomic units where the token is not known.
+/// `0.001 USDC`; atomic units where the token is not known. Of a ceiling, what was charged: `0.0018 of 0.1 USDC`.
 fn amount(payment: &PaymentRecord) -> String {
-    match (&payment.amount_decimal, &payment.symbol) {
+    let authorised = match (&payment.amount_decimal, &payment.symbol) {
         (Some(amount), Some(symbol)) => format!("{amount} {symbol}"),
         _ => format!("{} of {}", payment.amount, payment.asset),
+    };
+    match payment.settled.filter(|settled| *settled != payment.amount) {
+        Some(settled) => format!("{} of {authorised}", payment.settled_decimal.clone().unwrap_or_else(|| settled.to_string())),
+        None => authorised,
     }
 }
 
@@ -127,7 +131,8 @@ async fn show(args: &PaymentsShowArgs, printer: &Printer) -> Result<Exit, Error>
 }
 
 fn details(payment: &PaymentRecord) -> String {
-    let atomic = format!("{} ({} atomic units)", amount(payment), payment.amount);
+    let settled = payment.settled.filter(|settled| *settled != payment.amount).map(|settled| format!("{settled} of "));
+    let atomic = format!("{} ({}{} atomic units)", amount(payment), settled.unwrap_or_default(), payment.amount);
     let lines = [
         ("payment", Some(payment.key.clone())),
         ("state", Some(format!("{}: {}", payment.state, payment.state.meaning()))),
@@ -183,7 +188,7 @@ async fn owed(printer: &Printer) -> Result<Exit, Error> {
     let mut totals: BTreeMap<(String, String), obol_offer::Amount> = BTreeMap::new();
     for payment in &payments {
         let total = totals.entry((payment.network.clone(), payment.asset.to_string())).or_default();
-        total.0 = total.0.saturating_add(payment.amount.0);
+        total.0 = total.0.saturating_add(payment.settled.unwrap_or(payment.amount).0);
     }
     let totals: Vec<_> =
         totals.iter().map(|((network, asset), amount)| json!({ "network": network, "asset": asset, "amount": amount })).collect();

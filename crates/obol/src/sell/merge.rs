@@ -1,6 +1,6 @@
 //! Flags over what an offer already says: only what is named changes.
 
-use obol_offer::{AssetSpec, Gate, HostUpstream, Network, OfferSpec, PaymentSpec, RouteSpec, TransferMethod, Violation};
+use obol_offer::{AssetSpec, Gate, HostUpstream, Network, OfferSpec, PaymentSpec, PriceSpec, RouteSpec, TransferMethod, Violation};
 use url::{Host, Url};
 
 use crate::{
@@ -93,7 +93,8 @@ fn set_payments(spec: &mut OfferSpec, args: &SellHttpArgs, defaults: &Defaults, 
         spec.payment = Some(PaymentSpec::default());
     }
     let several = spec.payments.len() > 1;
-    for (flag, given) in [("--price", args.price.is_some()), ("--network", args.network.is_some())] {
+    for (flag, given) in [("--price", args.price.is_some()), ("--per-unit", args.per_unit.is_some()), ("--network", args.network.is_some())]
+    {
         if several && given {
             let message = format!("the offer takes {} payments, so {flag} could mean any of them", spec.payments.len());
             problems.push(Problem::new("payment_ambiguous", message, "pass --accept for each payment, or use `obol sell edit`").at(flag));
@@ -108,7 +109,7 @@ fn set_payments(spec: &mut OfferSpec, args: &SellHttpArgs, defaults: &Defaults, 
             }
             payment.network.clone_from(network);
         }
-        set(&mut payment.price.per_request, &args.price);
+        set_price(&mut payment.price, args);
         set(&mut payment.max_timeout_seconds, &args.max_timeout);
         if let Some(pay_to) = &args.pay_to {
             payment.pay_to.clone_from(pay_to);
@@ -128,6 +129,19 @@ fn by_permit2(network: &str) -> Option<AssetSpec> {
         eip712_name: asset.domain_name,
         eip712_version: asset.domain_version,
     })
+}
+
+/// A price of another kind takes the place of the one that is there.
+fn set_price(price: &mut PriceSpec, args: &SellHttpArgs) {
+    if args.price.is_some() {
+        *price = PriceSpec { per_request: args.price.clone(), ..PriceSpec::default() };
+    }
+    if args.per_unit.is_some() {
+        let PriceSpec { unit, max_units, .. } = std::mem::take(price);
+        *price = PriceSpec { per_unit: args.per_unit.clone(), unit, max_units, ..PriceSpec::default() };
+    }
+    set(&mut price.unit, &args.unit);
+    set(&mut price.max_units, &args.max_units);
 }
 
 fn set_accepted(spec: &mut OfferSpec, args: &SellHttpArgs, defaults: &Defaults, problems: &mut Vec<Problem>) {

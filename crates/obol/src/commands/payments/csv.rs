@@ -2,7 +2,7 @@
 
 use obol_backend::control::PaymentRecord;
 
-const HEAD: &str = "created,updated,offer,state,network,asset,symbol,amount,amount_atomic,payer,pay_to,transaction,reason,facilitator,key";
+const HEAD: &str = "created,updated,offer,state,network,asset,symbol,amount,amount_atomic,payer,pay_to,transaction,reason,facilitator,key,settled,settled_atomic";
 
 /// A header and one line per payment.
 pub fn render(payments: &[PaymentRecord]) -> String {
@@ -25,6 +25,8 @@ pub fn render(payments: &[PaymentRecord]) -> String {
             optional(&payment.reason),
             payment.facilitator.clone(),
             payment.key.clone(),
+            optional(&payment.settled_decimal),
+            optional(&payment.settled.map(|settled| settled.to_string())),
         ];
         text.push_str(&fields.map(|field| quote(&field)).join(","));
         text.push_str("\r\n");
