@@ -42,6 +42,15 @@ readinessProbe:
   timeoutSeconds: 5
 {{- end }}
 
+{{- /* stack.yaml as the programs read it. A shared journal's URL is in a variable, never in the file. */}}
+{{- define "obol.stack" -}}
+{{- $stack := .Values.stack -}}
+{{- if .Values.gateway.postgres -}}
+{{- $stack = merge (dict "journal" (dict "postgres" "env:OBOL_JOURNAL")) (omit $stack "journal") -}}
+{{- end -}}
+{{ toYaml $stack }}
+{{- end }}
+
 {{- define "obol.stack-kind" -}}
 {{ if .Values.stack.networks }}Secret{{ else }}ConfigMap{{ end }}
 {{- end }}
@@ -55,13 +64,4 @@ readinessProbe:
   configMap:
     name: obol-stack
   {{- end }}
-{{- end }}
-
-{{- /* The Gateway that routes attach to, and its listener. */}}
-{{- define "obol.ingress" -}}
-{{- $ingress := .Values.stack.ingress | default dict -}}
-{{- $install := ne (toString (get $ingress "install")) "false" -}}
-{{- $gateway := get $ingress "gateway" | default "traefik/traefik-gateway" -}}
-{{- $section := get $ingress "section" | default (ternary "web" "" $install) -}}
-{{ $gateway }}{{ with $section }}/{{ . }}{{ end }}
 {{- end }}

@@ -113,7 +113,20 @@ pub(crate) fn write_assets(root: &Path, cluster: bool) -> Result<(Vec<PathBuf>, 
         atomic::write_file(&target, text.as_bytes()).map_err(io("write"))?;
         written.push(PathBuf::from(path));
     }
+    remove_former(root)?;
     Ok((written, warnings))
+}
+
+/// Removes what earlier versions wrote and this one does not: a chart would render it still.
+fn remove_former(root: &Path) -> Result<(), StackError> {
+    for (_, path) in SHIPPED.lines().filter_map(|line| line.split_once("  ")) {
+        let target = root.join(path);
+        if ASSETS.iter().any(|asset| asset.path == path) || !fs::read(&target).is_ok_and(|found| was_shipped(path, &found)) {
+            continue;
+        }
+        fs::remove_file(&target).map_err(|source| StackError::Io { action: "remove", path: target.clone(), source })?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

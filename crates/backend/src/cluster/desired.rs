@@ -146,7 +146,7 @@ fn stack_values(dir: &StackDir) -> Result<Value, ClusterError> {
     let path = dir.root().join("stack.yaml");
     let mut stack = yaml(&path, &read(&path)?.unwrap_or_default())?;
     if let Some(fields) = stack.as_object_mut() {
-        for own in ["backend", "context", "listen", "admin"] {
+        for own in ["backend", "context", "listen", "admin", "journal"] {
             fields.remove(own);
         }
     }

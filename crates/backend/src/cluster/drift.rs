@@ -103,7 +103,10 @@ async fn list(client: &Client, api_version: String, kind: String, namespace: Str
         };
         for object in page.items {
             let name = object.metadata.name.clone().unwrap_or_default();
-            let value = serde_json::to_value(&object).unwrap_or_default();
+            let mut value = serde_json::to_value(&object).unwrap_or_default();
+            // In a list only the list says what its items are.
+            value["apiVersion"] = api_version.as_str().into();
+            value["kind"] = kind.as_str().into();
             found.push(((api_version.clone(), kind.clone(), namespace.clone(), name), value));
         }
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
