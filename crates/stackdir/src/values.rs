@@ -174,9 +174,25 @@ pub fn chart_schemas() -> Vec<(&'static str, Value)> {
         ("traefik/values.schema.json", schemars::schema_for!(TraefikValues).to_value()),
     ];
     for (_, schema) in &mut schemas {
+        bound_numbers(schema);
         schema["properties"]["global"] = json!({ "description": "Helm's own.", "type": "object" });
     }
     schemas
+}
+
+/// Helm reads every number as a 64-bit float: what such a one cannot hold is refused, not rounded.
+fn bound_numbers(schema: &mut Value) {
+    const LARGEST: u64 = (1 << 53) - 1;
+    match schema {
+        Value::Object(fields) => {
+            if fields.get("format").is_some_and(|format| format == "uint64") && !fields.contains_key("maximum") {
+                fields.insert("maximum".to_owned(), LARGEST.into());
+            }
+            fields.values_mut().for_each(bound_numbers);
+        }
+        Value::Array(items) => items.iter_mut().for_each(bound_numbers),
+        _ => {}
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,215 @@
+//! The charts through the real helm: what a slice renders is what the standalone node would serve.
+
+use std::{path::Path, process::Command};
+
+use obol_e2e::{part, repository};
+use obol_offer::{Offer, OfferName, OfferSpec};
+use obol_stackdir::{BackendKind, StackConfig, StackDir};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
+use serde_json::{Value, json};
+
+fn helm(chart: &Path, release: &str, namespace: &str, more: &[&str]) -> Result<String, String> {
+    let mut helm = Command::new(part("cluster/bin/helm"));
+    helm.args(["template", release]).arg(chart).args(["--namespace", namespace]).args(more);
+    let output = helm.output().expect("helm starts");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+fn objects(manifest: &str) -> Vec<Value> {
+    let documents = manifest.split("\n---").map(|text| text.trim_start_matches("---"));
+    documents.filter_map(|text| serde_saphyr::from_str::<Value>(text).ok()).filter(|object| object["kind"].is_string()).collect()
+}
+
+fn stack() -> (tempfile::TempDir, StackDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = StackDir::at(folder.path().join("stack"));
+    let config = StackConfig { backend: BackendKind::Kubernetes, context: Some("test".to_owned()), ..Default::default() };
+    dir.init(&config).unwrap();
+    (folder, dir)
+}
+
+/// Renders a slice as plain helm does, twice, and compares the ServiceOffer with the spec.
+fn renders_itself(dir: &StackDir, name: &OfferName, spec: &OfferSpec) {
+    let kind = spec.kind;
+    dir.put(&dir.lock().unwrap(), kind, name, spec).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let values = dir.root().join("applications").join(kind.folder()).join(name.as_str()).join("values-offer.yaml");
+    let chart = dir.root().join("charts").join(kind.folder());
+    let render = || {
+        let rendered = helm(&chart, name.as_str(), "obol-offers", &["--values", &values.display().to_string()]);
+        rendered.unwrap_or_else(|error| panic!("{error}\n{}", fs_err::read_to_string(&values).unwrap()))
+    };
+    let manifest = render();
+    assert_eq!(manifest, render(), "two renders of {name} differ");
+    assert!(!manifest.contains("helm.sh/hook"), "Argo CD and Flux know no hooks of helm");
+    let offers: Vec<Value> = objects(&manifest).into_iter().filter(|object| object["kind"] == "ServiceOffer").collect();
+    let [offer] = offers.as_slice() else { panic!("{name}: {manifest}") };
+    assert_eq!(offer["metadata"]["name"], name.as_str());
+    assert_eq!(offer["metadata"]["namespace"], "obol-offers");
+    // What standalone serves is this very value.
+    assert_eq!(offer["spec"], serde_json::to_value(spec).unwrap(), "{}", fs_err::read_to_string(&values).unwrap());
+}
+
+const PAY_TO: &str = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC";
+
+/// Words that some reader of YAML or some template takes for something else.
+const TEXTS: &[&str] = &[
+    "plain",
+    "yes",
+    "no",
+    "on",
+    "null",
+    "~",
+    "1e3",
+    "0x10",
+    "0o7",
+    "1_000",
+    "12:30:45",
+    "2026-01-01",
+    "{{ .Values }}",
+    "{{",
+    "# not a comment",
+    "a: b",
+    "- item",
+    "\"quoted\"",
+    "it's",
+    "two\nlines",
+    "  spaces  ",
+    "tab\there",
+    "über",
+    "日本語",
+    "emoji 🦀",
+    "back\\slash",
+    "%percent",
+    "@at",
+    "`tick`",
+    "&anchor",
+    "*alias",
+    "!tag",
+    "|",
+    ">",
+    "[list]",
+    "{map}",
+    "$(VAR)",
+    "${VAR}",
+    "a, b",
+    "trailing:",
+    "true",
+    ".5",
+    "+1",
+];
+
+/// A random spec; most are valid.
+fn random(rng: &mut StdRng) -> Value {
+    let pick = |rng: &mut StdRng, words: &[&str]| (*words.choose(rng).unwrap()).to_owned();
+    let inference = rng.random_bool(0.4);
+    let price = format!("{}.{:06}", rng.random_range(0..50_u32), rng.random_range(1..999_999_u32));
+    let mut payment = json!({ "network": pick(rng, &["base", "base-sepolia", "polygon"]), "payTo": PAY_TO });
+    payment["price"] = match (inference, rng.random_range(0..3)) {
+        (true, 0) => json!({ "perMTok": price }),
+        (true, 1) => json!({ "perMTok": price, "perMTokOutput": "12.5" }),
+        (false, 0) => json!({ "perUnit": price, "unit": "page", "maxUnits": rng.random_range(1..1000) }),
+        _ => json!({ "perRequest": price }),
+    };
+    let mut spec = json!({ "type": if inference { "inference" } else { "http" }, "payment": payment });
+    spec["upstream"] = match rng.random_range(0..3) {
+        0 => json!({ "url": "http://10.0.0.7:9000/base" }),
+        1 => json!({ "service": "weather", "namespace": "apps", "port": rng.random_range(1..65535) }),
+        _ => json!({ "url": "https://up.example/v1" }),
+    };
+    if inference {
+        spec["model"] = json!({ "name": "llama-3.3", "maxTokens": rng.random_range(1..100_000) });
+        if rng.random_bool(0.5) {
+            spec["model"]["credential"] = json!("OPENAI_KEY");
+        }
+    }
+    if rng.random_bool(0.7) {
+        spec["registration"] = json!({ "description": pick(rng, TEXTS), "name": pick(rng, TEXTS) });
+    }
+    if rng.random_bool(0.5) {
+        spec["limits"] = json!({ "maxInFlight": rng.random_range(1..u32::MAX), "maxBodyBytes": rng.random_range(1..1_u64 << 53) });
+    }
+    if rng.random_bool(0.5) && !inference {
+        spec["routes"] = json!([{ "path": "/health", "gate": "free" }, { "path": "/docs/*", "gate": "free" }]);
+    }
+    if rng.random_bool(0.3) {
+        spec["path"] = json!(format!("/p{}", rng.random_range(0..1_000_000)));
+    }
+    if rng.random_bool(0.2) {
+        spec["hostname"] = json!("api.example.com");
+    }
+    if rng.random_bool(0.2) {
+        spec["drainAt"] = json!("2026-11-25T00:00:00Z");
+        spec["drainGracePeriod"] = json!("90s");
+    }
+    spec
+}
+
+#[test]
+fn e2e_charts_render_what_standalone_serves() {
+    let (_folder, dir) = stack();
+    let mut rng = StdRng::seed_from_u64(5);
+    let (mut rendered, mut refused) = (0, 0);
+    while rendered < 60 {
+        let name: OfferName = format!("offer-{rendered}").parse().unwrap();
+        let value = random(&mut rng);
+        let valid = serde_json::from_value::<OfferSpec>(value).ok().filter(|spec| Offer::validate(&name, spec).is_ok());
+        match valid {
+            Some(spec) => {
+                renders_itself(&dir, &name, &spec);
+                rendered += 1;
+            }
+            None => refused += 1,
+        }
+        assert!(refused < 600, "only {rendered} random offers are valid: the generator knows the rules no more");
+    }
+    println!("{rendered} random offers render to themselves ({refused} were refused)");
+}
+
+#[test]
+fn e2e_charts_refuse_what_would_lose_money() {
+    let charts = repository().join("charts");
+    let two = ["--set", "gateway.replicas=2"];
+    let error = helm(&charts.join("obol"), "obol", "x402", &two).expect_err("two gateways on one volume");
+    assert!(error.contains("postgres"), "{error}");
+    let shared = [two[0], two[1], "--set", "gateway.postgres.secretName=journal"];
+    let manifest = helm(&charts.join("obol"), "obol", "x402", &shared).unwrap();
+    assert!(manifest.contains("kind: PodDisruptionBudget") && !manifest.contains("volumeClaimTemplates"), "{manifest}");
+    let wrong = ["--set", "name=weather", "--set", "spec.type=http", "--set", "spec.upstreem.url=http://x"];
+    let error = helm(&charts.join("sell-http"), "weather", "obol-offers", &wrong).expect_err("a field that does not exist");
+    assert!(error.contains("upstreem"), "{error}");
+}
+
+/// Every Pod of ours keeps the `restricted` profile, and none gets a token that it does not need.
+#[test]
+fn e2e_charts_make_restricted_pods() {
+    let charts = repository().join("charts");
+    let offer =
+        ["--set", "name=llama", "--set", "spec.type=inference", "--set", "spec.upstream.url=http://x", "--set", "spec.model.name=m"];
+    let rendered = [
+        helm(&charts.join("obol"), "obol", "x402", &[]).unwrap(),
+        helm(&charts.join("traefik"), "traefik", "traefik", &[]).unwrap(),
+        helm(&charts.join("sell-inference"), "llama", "obol-offers", &offer).unwrap(),
+    ];
+    let mut pods = 0;
+    for object in rendered.iter().flat_map(|manifest| objects(manifest)).filter(|object| object["spec"]["template"].is_object()) {
+        let pod = &object["spec"]["template"]["spec"];
+        let name = &object["metadata"]["name"];
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{name}");
+        assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault", "{name}");
+        for container in pod["containers"].as_array().unwrap() {
+            let security = &container["securityContext"];
+            assert_eq!(security["allowPrivilegeEscalation"], false, "{name}");
+            assert_eq!(security["readOnlyRootFilesystem"], true, "{name}");
+            assert_eq!(security["capabilities"]["drop"], json!(["ALL"]), "{name}");
+            for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+                assert!(container[probe].is_object(), "{name} has no {probe}");
+            }
+        }
+        if object["metadata"]["name"] == "llama-inference" {
+            assert_eq!(pod["automountServiceAccountToken"], false);
+        }
+        pods += 1;
+    }
+    assert_eq!(pods, 4, "gateway, controller, Traefik and one inference gateway");
+}
