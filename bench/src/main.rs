@@ -1,6 +1,7 @@
 //! `cargo xtask bench gateway`: the gateway beside a bare proxy and two other x402 servers, in one
 //! run on one machine. See README.md beside this.
 
+mod inference;
 mod instructions;
 mod load;
 
@@ -39,10 +40,11 @@ struct Row {
 /// For `stack.yaml`: one address may ask as often as it likes.
 const UNBOUNDED: &str = "limits:\n  challengeRate: 4000000000\n";
 
-/// `obol-bench SECONDS`, or `obol-bench instructions`.
+/// `obol-bench SECONDS`, `obol-bench instructions`, or `obol-bench inference`.
 #[tokio::main]
 async fn main() {
     match std::env::args().nth(1).unwrap_or_default().as_str() {
+        "inference" => inference::measure().await,
         "instructions" => instructions::count().await,
         seconds => rates(seconds.parse().unwrap_or(5)).await,
     }

@@ -7,6 +7,7 @@
 pub mod challenge;
 pub mod facilitator;
 pub mod framing;
+pub mod inference;
 pub mod journal;
 pub mod offer_edit;
 pub mod offer_file;
@@ -23,10 +24,11 @@ use secp256k1::SecretKey;
 use serde_json::json;
 
 /// Every target by its name, which is also its folder in `corpus/`.
-pub const TARGETS: [(&str, fn(&[u8])); 11] = [
+pub const TARGETS: [(&str, fn(&[u8])); 12] = [
     ("challenge", challenge::target),
     ("facilitator", facilitator::target),
     ("framing", framing::target),
+    ("inference", inference::target),
     ("journal", journal::target),
     ("offer_edit", offer_edit::target),
     ("offer_file", offer_file::target),

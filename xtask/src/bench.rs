@@ -25,11 +25,13 @@ pub enum Bench {
         #[arg(long, conflicts_with_all = ["seconds", "quick"])]
         instructions: bool,
     },
+    /// 500 streams at once through the inference gateway: time to the first token, and memory
+    Inference,
 }
 
 /// `cargo xtask bench …`
 pub fn run_bench(bench: &Bench) -> Result {
-    let Bench::Gateway { seconds, quick, instructions } = *bench;
+    let Bench::Gateway { seconds, quick, instructions } = *bench else { return inference() };
     let what = match (instructions, quick) {
         (true, _) => "instructions".to_owned(),
         (false, true) => "1".to_owned(),
@@ -45,5 +47,17 @@ pub fn run_bench(bench: &Bench) -> Result {
     steps.step("measure", || {
         let mut measure = Command::new(places.target.join("release/obol-bench"));
         run(measure.arg(&what).env("OBOL_TESTBED", &places.cache).env("OBOL_BIN", places.obol()))
+    })
+}
+
+fn inference() -> Result {
+    let places = Places::find()?;
+    let mut steps = Steps::default();
+    steps.step("build: obol and the load generator", || {
+        run(&mut places.cargo(&["build", "--locked", "--release", "-p", "obol", "-p", "obol-bench", "--bins"]))
+    })?;
+    steps.step("measure", || {
+        let mut measure = Command::new(places.target.join("release/obol-bench"));
+        run(measure.arg("inference").env("OBOL_TESTBED", &places.cache).env("OBOL_BIN", places.obol()))
     })
 }

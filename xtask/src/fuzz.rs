@@ -10,8 +10,20 @@ use crate::{
 };
 
 /// Every target, as in `fuzz/src/lib.rs`.
-const TARGETS: [&str; 11] =
-    ["challenge", "facilitator", "framing", "journal", "offer_edit", "offer_file", "path", "payment", "price", "receipt", "rpc"];
+const TARGETS: [&str; 12] = [
+    "challenge",
+    "facilitator",
+    "framing",
+    "inference",
+    "journal",
+    "offer_edit",
+    "offer_file",
+    "path",
+    "payment",
+    "price",
+    "receipt",
+    "rpc",
+];
 
 /// As `cargo fuzz` gives them, without a sanitizer: there is no unsafe code to watch.
 const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
