@@ -6,6 +6,7 @@ use std::{
 };
 
 use obol_offer::{Amount, B256, Offer, OfferName, Scheme, U256};
+use obol_payment::State;
 use obol_x402::{LocalCheck, MatchedPayment, ReplayKey, UptoDirectory};
 use tokio::sync::{mpsc, watch};
 use tokio_util::{
@@ -278,14 +279,16 @@ impl Core {
         fingerprint: B256,
     ) -> Result<PaymentPermit, Refusal> {
         let until = tokio::time::Instant::now() + self.hold;
+        // Another process may be quicker between the look at the journal and the reservation. A buyer
+        // who retries wants what the first try gets, wherever that is, so it is looked once more.
+        let mut looks = if self.journal.is_shared() { 3 } else { 1 };
         loop {
+            looks -= 1;
             match self.reserve(offer, &payment, facilitators, fingerprint, until).await {
                 Ok((member, reservation, exposed)) => {
                     return Ok(PaymentPermit::new(Arc::clone(self), payment, member, fingerprint, reservation, exposed));
                 }
-                // A buyer who retries wants what the first try gets, at whichever process that is.
-                Err(Refusal::InProgress | Refusal::Unsettled { .. })
-                    if self.journal.wait_elsewhere(&payment.replay_key(), fingerprint, until).await => {}
+                Err(Refusal::InProgress) if looks > 0 && tokio::time::Instant::now() < until => {}
                 Err(refusal) => return Err(refusal),
             }
         }
@@ -310,9 +313,11 @@ impl Core {
         let mut claim: Claim = self.claim(first, fingerprint, until).await.map_err(taken)?;
         // A payload that only the facilitator can check says nothing yet about its payer, unless it
         // is the very one that was seen before.
-        let seen = self.journal.read(&key).await.map_err(|_| Refusal::JournalUnavailable)?;
+        let is_his = |row: &Row| signed || row.payload.0 == payment.payload_digest;
+        let is_same = |row: &Row| is_his(row) && row.fingerprint == fingerprint;
+        let seen = self.journal.read_when_done(&key, is_same, until).await.map_err(|_| Refusal::JournalUnavailable)?;
         if let Some(row) = seen
-            && (signed || row.payload.0 == payment.payload_digest)
+            && is_his(&row)
             && let Some(refusal) = row.known().refusal(fingerprint)
         {
             return Err(refusal);
@@ -331,6 +336,7 @@ impl Core {
         let exposed = self.expose(payment)?;
         let row = Row::new(offer, member.facilitator.id(), fingerprint, payment);
         let reservation = self.journal.reserve(key, row, claim).await.map_err(|error| match error {
+            WriteError::Conflict(row) if matches!(row.state, State::Reserved | State::Settling) => Refusal::InProgress,
             WriteError::Conflict(row) => taken(Taken::Known(Box::new(row.known()))),
             WriteError::InDoubt { transaction } => Refusal::Unsettled { transaction },
             WriteError::Unavailable | WriteError::Illegal => Refusal::JournalUnavailable,

@@ -20,7 +20,6 @@ use std::{
     sync::{Arc, mpsc},
 };
 
-use obol_offer::B256;
 use obol_payment::Event;
 use obol_x402::ReplayKey;
 use tokio::sync::oneshot;
@@ -116,10 +115,23 @@ impl Journal {
             Storage::File(store) => store.read(key).map_err(|error| error.to_string()),
             Storage::Shared(database) => database.read(key).await.map_err(|error| error.to_string()),
         };
-        read.map_err(|error| {
-            tracing::error!(error, payment = %key, "the journal cannot be read");
-            WriteError::Unavailable
-        })
+        readable(key, read)
+    }
+
+    /// As [`read`](Self::read), but while another process works on the payment, and the row is one that
+    /// `is_same`, that is waited for, within bounds.
+    pub async fn read_when_done(
+        &self,
+        key: &ReplayKey,
+        is_same: impl Fn(&Row) -> bool,
+        until: tokio::time::Instant,
+    ) -> Result<Option<Row>, WriteError> {
+        match &self.storage {
+            Storage::File(_) => self.read(key).await,
+            Storage::Shared(database) => {
+                readable(key, database.read_when_done(key, is_same, until).await.map_err(|error| error.to_string()))
+            }
+        }
     }
 
     /// The answer that is kept with a payment.
@@ -130,15 +142,6 @@ impl Journal {
         };
         let bytes = bytes.inspect_err(|error| tracing::error!(error, "an answer that was kept cannot be read"));
         bytes.ok().flatten().and_then(|bytes| StoredAnswer::decode(&bytes))
-    }
-
-    /// Waits while another process works on a payment for the same request; true when it no longer
-    /// does, and what became of it can be looked up.
-    pub async fn wait_elsewhere(&self, key: &ReplayKey, fingerprint: B256, until: tokio::time::Instant) -> bool {
-        match &self.storage {
-            Storage::File(_) => false,
-            Storage::Shared(database) => database.wait_elsewhere(key, fingerprint, until).await,
-        }
     }
 
     /// Reserves a payment durably, for as long as the reservation is held.
@@ -190,6 +193,13 @@ impl Journal {
             bell.notify_one();
         }
     }
+}
+
+fn readable(key: &ReplayKey, read: Result<Option<Row>, String>) -> Result<Option<Row>, WriteError> {
+    read.map_err(|error| {
+        tracing::error!(error, payment = %key, "the journal cannot be read");
+        WriteError::Unavailable
+    })
 }
 
 /// A payment reserved in the journal. Dropped, it writes what is true at that moment, and only then

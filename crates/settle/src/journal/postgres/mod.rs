@@ -17,7 +17,6 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
-use obol_offer::B256;
 use obol_payment::State;
 use obol_x402::ReplayKey;
 use tokio::{
@@ -87,7 +86,8 @@ impl Database {
         if let Err(error) = &result
             && (session.client.is_closed() || matches!(error, DatabaseError::TimedOut))
         {
-            *self.reader.write().unwrap_or_else(PoisonError::into_inner) = None;
+            // Many may hear of it; there may be a new one by then.
+            self.reader.write().unwrap_or_else(PoisonError::into_inner).take_if(|current| std::ptr::eq(&raw const **current, session));
             self.is_ready.store(false, Relaxed);
             self.lost.notify_one();
         }
@@ -118,25 +118,21 @@ impl Database {
         Ok(rows.first().map(|row| row.try_get(0)).transpose()?)
     }
 
-    /// Waits until no other process works on a payment for this request; false when none does, or
-    /// time is up.
-    pub async fn wait_elsewhere(&self, key: &ReplayKey, fingerprint: B256, until: Instant) -> bool {
-        let is_elsewhere = async || {
-            let found = self.find(key).await.ok().flatten();
-            found.is_some_and(|(owner, row)| {
-                owner != self.owner && row.fingerprint == fingerprint && matches!(row.state, State::Reserved | State::Settling)
-            })
-        };
-        if !is_elsewhere().await {
-            return false;
-        }
-        while Instant::now() < until {
-            tokio::time::sleep(GLANCE).await;
-            if !is_elsewhere().await {
-                return true;
+    /// The row of a payment; while another process works on it for this request, that is waited for.
+    pub async fn read_when_done(
+        &self,
+        key: &ReplayKey,
+        is_same: impl Fn(&Row) -> bool,
+        until: Instant,
+    ) -> Result<Option<Row>, DatabaseError> {
+        loop {
+            let Some((owner, row)) = self.find(key).await? else { return Ok(None) };
+            let is_elsewhere = owner != self.owner && matches!(row.state, State::Reserved | State::Settling) && is_same(&row);
+            if !is_elsewhere || Instant::now() >= until {
+                return Ok(Some(row));
             }
+            tokio::time::sleep(GLANCE).await;
         }
-        false
     }
 }
 
