@@ -405,6 +405,9 @@ impl Core {
     /// The same for one that a process left which is gone: it is asked about at once.
     pub fn doubt_of_another(&self, key: ReplayKey, row: &Row) {
         if !self.doubts.has(&key, row.fingerprint) {
+            if let Some(payment) = row.payment(&key) {
+                self.exposures.remember(&payment);
+            }
             self.doubts.add(key, row.fingerprint, row.transaction.clone());
             let _ = self.ask_again.send(recovery::Case { key, fingerprint: row.fingerprint, at_once: true });
         }
