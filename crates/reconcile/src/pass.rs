@@ -39,7 +39,7 @@ pub fn reconcile<'a>(slices: impl IntoIterator<Item = &'a Slice>, previous: &Sta
     for (key, served, refusal) in settled {
         let before = previous.offers.get(&key);
         let wanted = refusal.as_ref().and_then(|_| slices.get(&key)?.version.as_ref().ok().cloned());
-        let offer = offer_state(key.clone(), served, wanted, refusal, before, same_site, site, now);
+        let offer = offer_state(key.clone(), served, wanted, refusal, before, &Round { site, same_site, now });
         state.offers.insert(key, offer);
     }
     state.wake = state.offers.values().filter_map(|offer| offer.wake()).min();
@@ -60,16 +60,23 @@ fn candidate(slice: &Slice, before: Option<&Arc<OfferState>>, site: &Site) -> (O
     (last_good, Some(refusal))
 }
 
+/// What all offers of a pass share.
+struct Round<'a> {
+    site: &'a Site,
+    /// Whether it is the site of the pass before.
+    same_site: bool,
+    now: OffsetDateTime,
+}
+
 fn offer_state(
     key: Key,
     served: Option<Version>,
     wanted: Option<Version>,
     refusal: Option<Refusal>,
     before: Option<&Arc<OfferState>>,
-    same_site: bool,
-    site: &Site,
-    now: OffsetDateTime,
+    round: &Round<'_>,
 ) -> Arc<OfferState> {
+    let Round { site, same_site, now } = *round;
     let phase = served.as_ref().map_or(Phase::Active, |version| Phase::of(&version.offer, now));
     let expires = |state: &OfferState| state.wake().is_some_and(|at| at <= now);
     let same = |a: &Option<Version>, b: &Option<Version>| match (a, b) {

@@ -25,7 +25,7 @@ impl Core {
         let since = (now_ms() / 1000).saturating_sub(BEFORE);
         let outcome = member.settle(payment, self.settle_timeout).await;
         let key = payment.replay_key();
-        let wanted = self.verify_transfers.iter().any(|network| *network == payment.terms.network.name);
+        let wanted = self.verify_transfers.contains(&payment.terms.network.name);
         let Some(view) = self.view(&key).filter(|_| wanted && payment.charge != Amount::ZERO) else { return outcome };
         let until = Instant::now() + self.settle_timeout;
         match outcome {

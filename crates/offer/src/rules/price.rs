@@ -22,7 +22,7 @@ impl Checker {
             ("unit", price.unit.is_some() && price.per_unit.is_none(), "perUnit"),
             ("maxUnits", price.max_units.is_some() && price.per_unit.is_none(), "perUnit"),
         ];
-        for (name, _, of) in stray.into_iter().filter(|(_, stray, _)| *stray) {
+        if let Some((name, _, of)) = stray.into_iter().find(|(_, stray, _)| *stray) {
             self.refuse("price_incomplete", at(name), format!("`{name}` belongs to `{of}`"), format!("write `{of}` too, or remove it"));
             return None;
         }

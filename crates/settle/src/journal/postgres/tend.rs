@@ -107,7 +107,7 @@ impl Database {
                 unknown.extend(key_of(row.try_get(0)?).zip(serde_json::from_str(row.try_get(1)?).ok()));
             }
         }
-        if rounds.count % COUNT_EVERY == 0 {
+        if rounds.count.is_multiple_of(COUNT_EVERY) {
             let rows = self.ask("select coalesce(sum(size), 0)::bigint from obol.answer", &[]).await?;
             let bytes = rows.first().map_or(Ok(0), |row| row.try_get::<_, i64>(0))?;
             self.answers.store(u64::try_from(bytes).unwrap_or(MAX_ANSWERS), Relaxed);
