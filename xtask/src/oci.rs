@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -88,17 +89,16 @@ impl Image {
             "config": config, "layers": [layer],
         });
         let mut manifest = blob(&mut files, "application/vnd.oci.image.manifest.v1+json", manifest.to_string().into_bytes());
-        let digest = manifest["digest"].as_str().unwrap_or_default().to_owned();
         let tag = self.name.rsplit_once(':').map_or("latest", |(_, tag)| tag);
-        manifest["platform"] = json!({ "architecture": architecture(), "os": "linux" });
+        manifest.platform = Some(json!({ "architecture": architecture(), "os": "linux" }));
         // The first is what containerd calls the imported image, the second what other tools do.
-        manifest["annotations"] = json!({ "io.containerd.image.name": self.name, "org.opencontainers.image.ref.name": tag });
+        manifest.annotations = Some(json!({ "io.containerd.image.name": self.name, "org.opencontainers.image.ref.name": tag }));
         let index = json!({
             "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [manifest],
         });
         files.insert("index.json".to_owned(), index.to_string().into_bytes());
         files.insert("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec());
-        Ok(Layout { files, digest })
+        Ok(Layout { files, digest: manifest.digest })
     }
 
     /// The one layer, as a tar: folders before what is in them, then files, all by path.
@@ -141,8 +141,6 @@ impl Layout {
         write(path, &tar.into_inner()?)
     }
 
-    // Until there is an image to be pushed.
-    #[allow(dead_code)]
     /// Writes it as a folder, for tools that push to a registry.
     pub fn write_folder(&self, folder: &Path) -> Result {
         self.files.iter().try_for_each(|(name, bytes)| write(&folder.join(name), bytes))
@@ -161,12 +159,24 @@ fn append(tar: &mut tar::Builder<Vec<u8>>, path: &Path, kind: tar::EntryType, mo
     Ok(tar.append_data(&mut header, path, bytes)?)
 }
 
+/// What names a blob in another (`descriptor.md`).
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor {
+    media_type: String,
+    digest: String,
+    size: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    platform: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    annotations: Option<Value>,
+}
+
 /// Adds a blob and returns its descriptor.
-fn blob(files: &mut BTreeMap<String, Vec<u8>>, media_type: &str, bytes: Vec<u8>) -> Value {
-    let digest = digest(&bytes);
-    let descriptor = json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() });
+fn blob(files: &mut BTreeMap<String, Vec<u8>>, media_type: &str, bytes: Vec<u8>) -> Descriptor {
+    let (digest, size) = (digest(&bytes), bytes.len());
     files.insert(format!("blobs/{}", digest.replace(':', "/")), bytes);
-    descriptor
+    Descriptor { media_type: media_type.to_owned(), digest, size, platform: None, annotations: None }
 }
 
 fn digest(bytes: &[u8]) -> String {

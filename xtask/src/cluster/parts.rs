@@ -178,7 +178,8 @@ fn without_dns_providers(source: &Path, made: &Path) -> Result {
     let mut go = Command::new("go");
     let found = output(go.args(["mod", "download", "-json", &module]).current_dir(made.parent().unwrap_or(made)))?;
     let found: serde_json::Value = serde_json::from_slice(&found).map_err(|error| Error::Check(format!("{module}: {error}")))?;
-    let folder = found["Dir"].as_str().ok_or_else(|| Error::Check(format!("{module}: go names no folder")))?;
+    let folder =
+        found.get("Dir").and_then(serde_json::Value::as_str).ok_or_else(|| Error::Check(format!("{module}: go names no folder")))?;
     let lego = made.join("lego");
     run(Command::new("cp").args(["-r", "--no-preserve=mode", folder]).arg(&lego))?;
     fs_err::remove_dir_all(lego.join("providers/dns"))?;
