@@ -262,3 +262,47 @@ async fn litellm_in_between_changes_no_count() {
         }
     }
 }
+
+/// Requests whose charge is looked up on the chain.
+const CHARGED: u64 = 200;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_moves_on_chain_is_what_the_server_counted() {
+    let (anvil, llama) = (Anvil::start().await, ModelServer::llama().await);
+    let payer = KEYS[8];
+    anvil.approve_permit2(forge::address(payer), U256::MAX).await;
+    let facilitator = Facilitator::start(Maker::TypeScript, &anvil.url);
+    let payee = forge::fresh_address();
+    let mut stack = Stack::new();
+    let payee_text = payee.to_string();
+    // One atomic unit for a token in, two for a token out.
+    stack.ok(&[
+        &["sell", "inference", "chat", "--upstream", &llama.url, "--model", MODEL, "--per-mtok", "1", "--per-mtok-output", "2"],
+        &["--pay-to", &payee_text, "--network", "base-sepolia", "--facilitator", &facilitator.url][..],
+    ]
+    .concat());
+    stack.up().await;
+    wait_until_ready(&stack).await;
+    let (mut dice, mut due) = (StdRng::seed_from_u64(402), U256::ZERO);
+    for _ in 0..CHARGED {
+        let (path, mut body) = random_request(&mut dice);
+        body["model"] = MODEL.into();
+        let mut buyer = stack.command();
+        buyer.args(["pay", &stack.url(&format!("/services/chat/v1/{path}")), "--scheme", "upto", "--max", "1", "--rpc", &anvil.url]);
+        buyer.args(["-H", "content-type: application/json", "-d", &body.to_string()]).env("OBOL_PAY_KEY", payer);
+        let output = tokio::task::spawn_blocking(move || buyer.output()).await.expect("no panic").expect("obol starts");
+        let (text, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{path} {body}: {error}");
+        let (input, completion) = told(&text);
+        due += U256::from(input + 2 * completion);
+        // Settled when the answer is over, which may be a moment later.
+        for _ in 0..500 {
+            if anvil.balance(payee).await >= due {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(anvil.balance(payee).await, due, "{path} {body}: {text}\n{error}");
+    }
+    println!("{CHARGED} random requests: {due} atomic units moved on chain, as many as the server's tokens cost");
+}
