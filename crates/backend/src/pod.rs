@@ -41,6 +41,8 @@ pub struct PodConfig {
     pub data: PathBuf,
     /// Where offers are at home.
     pub home: Home,
+    /// Whether `/verify` is answered on the admin listener.
+    pub verify: bool,
     /// What opens the inference gateways; without it no model is served.
     pub gate_secret: Option<String>,
 }
@@ -104,7 +106,7 @@ impl GatewayPod {
         let _following = AbortOnDropHandle::new(tokio::spawn(follow.run(client)));
         let told = Arc::new(move || serde_json::to_string(report.load().as_ref()).unwrap_or_default());
         let inference = config.gate_secret.map(|secret| Inference { place: InferencePlace::Services, secret });
-        let gateway = GatewayConfig { inference, ..gateway_config(&config.stack) };
+        let gateway = GatewayConfig { inference, verify: config.verify, ..gateway_config(&config.stack) };
         let gateway = Gateway::new(gateway, table, cashier.clone()).reporting(told);
         let ended = gateway.run(public, admin, shutdown).await;
         cashier.drain().await;

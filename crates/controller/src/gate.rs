@@ -46,10 +46,13 @@ pub struct Loaded {
 /// What all gateways together have loaded: of each offer the least of all replicas.
 pub(crate) type Gates = BTreeMap<Id, Loaded>;
 
+/// What came of asking, if anybody did.
+type Asked = Option<Result<Arc<Gates>, String>>;
+
 /// Asks the gateway again and again.
 #[derive(Clone)]
 pub(crate) struct GateWatch {
-    last: Arc<Mutex<Option<Result<Arc<Gates>, String>>>>,
+    last: Arc<Mutex<Asked>>,
     /// Whether something is missing there.
     pub(crate) waiting: Arc<AtomicBool>,
     /// Told by the pass when something is.
@@ -62,7 +65,7 @@ impl GateWatch {
     }
 
     /// The last answer; `None` before the first.
-    pub(crate) fn last(&self) -> Option<Result<Arc<Gates>, String>> {
+    pub(crate) fn last(&self) -> Asked {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

@@ -162,7 +162,8 @@ fn read(object: &ServiceOffer, home: &Home) -> Read {
         let told: Vec<String> = violations.iter().take(5).map(ToString::to_string).collect();
         Refusal::new(if reserved { "ReservedPath" } else { "InvalidSpec" }, told.join("; "))
     });
-    Read { slice: Some(Slice { name, kind, version, since: Some(since) }), kind, ignored }
+    let since = Some((since, format!("{namespace}/{plain}")));
+    Read { slice: Some(Slice { name, kind, version, since }), kind, ignored }
 }
 
 /// In a cluster a Service without a namespace is the offer's neighbour, and the machine is a Service.

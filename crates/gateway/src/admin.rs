@@ -10,23 +10,25 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::serve::Shared;
+use crate::{serve::Shared, verify};
 
-/// Operators are few.
+/// Operators are few; proxies that ask about every request are not.
 const MAX_CONNECTIONS: usize = 64;
+const MAX_CONNECTIONS_WITH_VERIFY: usize = 4096;
 
 /// Serves operators until `stop`.
 pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener, stop: CancellationToken) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let most = if shared.config.verify { MAX_CONNECTIONS_WITH_VERIFY } else { MAX_CONNECTIONS };
+    let slots = Arc::new(Semaphore::new(most));
     let mut connections = JoinSet::new();
     loop {
         let next = async {
             let slot = slots.clone().acquire_owned().await.ok();
             (slot, listener.accept().await)
         };
-        let (slot, stream) = tokio::select! {
+        let (slot, stream, peer) = tokio::select! {
             () = stop.cancelled() => return,
-            (slot, Ok((stream, _))) = next => (slot, stream),
+            (slot, Ok((stream, peer))) = next => (slot, stream, peer.ip()),
             else => {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
@@ -36,7 +38,13 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener, stop: Cancel
         let shared = shared.clone();
         connections.spawn(async move {
             let _slot = slot;
-            let service = service_fn(|request: Request<Incoming>| std::future::ready(Ok::<_, Infallible>(answer(&shared, &request))));
+            let service = service_fn(|request: Request<Incoming>| {
+                let shared = shared.clone();
+                async move {
+                    let asks = shared.config.verify && request.uri().path() == "/verify";
+                    Ok::<_, Infallible>(if asks { verify::answer(&shared, &request, peer).await } else { answer(&shared, &request) })
+                }
+            });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(Duration::from_secs(30))

@@ -193,7 +193,7 @@ impl Shared {
         }
     }
 
-    fn refused(&self, visit: &Visit, terms: &Terms, refusal: Refusal) -> Answer {
+    pub(crate) fn refused(&self, visit: &Visit, terms: &Terms, refusal: Refusal) -> Answer {
         let code = refusal.code();
         visit.state.count_payment(&self.metrics, Some(terms), code);
         tracing::info!(request_id = ?visit.id, offer = %visit.entry.offer.name, code, "payment not admitted");
@@ -216,7 +216,7 @@ impl Shared {
     }
 
     /// The price once more, with the reason why the payment did not do.
-    fn answer_again(&self, visit: &Visit, reason: &Reason, terms: Option<&Terms>) -> Answer {
+    pub(crate) fn answer_again(&self, visit: &Visit, reason: &Reason, terms: Option<&Terms>) -> Answer {
         let Some(quote) = visit.quote() else { return respond::problem(&problem::not_found()) };
         let mut answer = respond::challenge(&visit.entry, &quote, &visit.url, Some(reason), false);
         if let Some(terms) = terms {

@@ -31,6 +31,7 @@ mod respond;
 mod serve;
 mod tally;
 mod upgrade;
+mod verify;
 
 use std::{
     net::SocketAddr,
@@ -69,6 +70,8 @@ pub struct GatewayConfig {
     pub upstream_timeout: Duration,
     /// How long a drain waits for requests in progress.
     pub drain_timeout: Duration,
+    /// Whether the admin listener answers `/verify`, for proxies that ask before they forward.
+    pub verify: bool,
     /// Where offers of models are served; none is, when absent.
     pub inference: Option<Inference>,
 }
@@ -108,6 +111,7 @@ impl Default for GatewayConfig {
             challenge_rate: 0,
             upstream_timeout: Duration::from_secs(300),
             drain_timeout: Duration::from_secs(30),
+            verify: false,
             inference: None,
         }
     }

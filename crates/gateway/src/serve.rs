@@ -9,7 +9,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Incoming;
 use obol_offer::{CanonicalPath, Demand};
 use obol_reconcile::{Entry, RouteTable};
 use obol_settle::Cashier;
@@ -87,7 +87,8 @@ impl Visit {
     }
 }
 
-enum Decision {
+/// What becomes of a request.
+pub(crate) enum Decision {
     Answer(Answer, Option<Arc<OfferState>>),
     Forward(Box<Visit>),
     /// The body is to be read first: the price depends on it.
@@ -191,7 +192,7 @@ impl Shared {
         log.finish(answer)
     }
 
-    fn decide(&self, request: &Request<Incoming>, peer: IpAddr, id: &HeaderValue) -> Decision {
+    pub(crate) fn decide<B: hyper::body::Body>(&self, request: &Request<B>, peer: IpAddr, id: &HeaderValue) -> Decision {
         let table = self.table.load();
         let Some(table) = table.as_ref() else { return problem::not_ready().into() };
         if request.method() == Method::CONNECT {

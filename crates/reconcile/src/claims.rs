@@ -15,7 +15,7 @@ use crate::{
 /// One offer that wants a place.
 pub(crate) struct Claim {
     pub key: Key,
-    pub since: Option<OffsetDateTime>,
+    pub since: Option<(OffsetDateTime, String)>,
     pub version: Version,
     /// Why this is not the version on disk, if it is not.
     pub refusal: Option<Refusal>,
@@ -32,7 +32,7 @@ pub(crate) struct Settled {
 /// that move (and go back where they were if that fails), newcomers; each rank by name and kind.
 pub(crate) fn settle(mut claims: Vec<Claim>, previous: &State, site: &Site) -> Settled {
     if site.cluster {
-        claims.sort_by(|a, b| (a.since, &a.key).cmp(&(b.since, &b.key)));
+        claims.sort_by(|a, b| (&a.since, &a.key).cmp(&(&b.since, &b.key)));
         return contest(claims);
     }
     let mut ranks: [Vec<Claim>; 3] = Default::default();

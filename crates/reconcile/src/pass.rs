@@ -25,7 +25,7 @@ pub fn reconcile<'a>(slices: impl IntoIterator<Item = &'a Slice>, previous: &Sta
         let (version, refusal) = candidate(slice, previous.offers.get(key), site);
         match version {
             Some(version) if !version.offer.is_drained(now) => {
-                claims.push(Claim { key: key.clone(), since: slice.since, version, refusal })
+                claims.push(Claim { key: key.clone(), since: slice.since.clone(), version, refusal })
             }
             version => settled.push((key.clone(), version, refusal)),
         }

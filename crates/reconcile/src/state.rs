@@ -37,8 +37,8 @@ pub struct Slice {
     pub kind: OfferKind,
     /// The offer, or what is wrong with the slice.
     pub version: Result<Version, Refusal>,
-    /// Since when it exists, where that decides who gets a place: in a cluster.
-    pub since: Option<OffsetDateTime>,
+    /// Since when it exists, then its namespace and name, where these decide who gets a place: in a cluster.
+    pub since: Option<(OffsetDateTime, String)>,
 }
 
 /// What offers are served on.

@@ -15,3 +15,4 @@ mod money;
 mod operate;
 mod proxying;
 mod upgrades;
+mod verify;

@@ -60,6 +60,9 @@ pub struct GatewayArgs {
     /// Public listen address
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8402")]
     pub listen: SocketAddr,
+    /// Answer /verify on the admin listener: for Traefik's ForwardAuth and nginx's auth_request
+    #[arg(long)]
+    pub verify: bool,
     /// File with the secret that opens the inference gateways
     #[arg(long, value_name = "FILE")]
     pub gate_secret: Option<PathBuf>,

@@ -18,6 +18,7 @@ pub async fn run(args: GatewayArgs, verbose: bool, printer: &Printer) -> Result<
         admin: args.role.admin,
         data: args.data,
         home: serve::home(&args.role),
+        verify: args.verify,
         gate_secret: args.gate_secret.as_deref().map(secret).transpose()?,
     };
     let pod = GatewayPod::start(config, serve::client().await?).await?;
