@@ -9,6 +9,7 @@ mod cluster;
 mod fuzz;
 mod generate;
 mod image;
+mod kill;
 mod layers;
 mod oci;
 mod places;
@@ -66,6 +67,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Kill the node at random under load, then compare chain, journal and answers
+    Kill(kill::Kill),
     /// The test cluster: a real single-node Kubernetes
     #[command(subcommand)]
     Cluster(cluster::Cluster),
@@ -98,6 +101,7 @@ fn main() -> ExitCode {
         Command::Bench(bench) => bench::run_bench(&bench),
         Command::Sim { arguments } => sim::run_sim(&arguments),
         Command::Cluster(command) => cluster::cluster(&command),
+        Command::Kill(kill) => kill::kill(&kill),
         Command::Fuzz(fuzz) => fuzz::fuzz(&fuzz),
     };
     match result {

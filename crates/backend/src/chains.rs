@@ -2,10 +2,10 @@
 
 use std::{path::Path, sync::Arc};
 
-use obol_chain::{Chain, ChainConfig, SelfFacilitator, SettleConfig, SigningKey};
+use obol_chain::{Chain, ChainConfig, KeyError, SelfFacilitator, SettleConfig, SigningKey};
 use obol_offer::Network;
-use obol_settle::{ChainView, ChainViews, Facilitator};
-use obol_stackdir::{NetworkSettings, StackConfig, referred};
+use obol_settle::{ChainView, ChainViews, Facilitator, Secret};
+use obol_stackdir::{FacilitatorSettings, NetworkSettings, SecretRef, StackConfig, referred};
 use url::Url;
 
 use crate::NodeError;
@@ -31,8 +31,8 @@ impl Chains {
             let broken = |cause: String| NodeError::Chain { network: name.clone(), cause };
             let Some(network) = Network::find(name) else { return Err(broken("it is not known".to_owned())) };
             let chain = Arc::new(open_chain(network, settings).map_err(&broken)?);
-            if let Some(file) = settings.key_file() {
-                let key = SigningKey::from_file(file).map_err(|error| broken(error.to_string()))?;
+            if let Some(key) = settings.key() {
+                let key = signing_key(key).map_err(|error| broken(error.to_string()))?;
                 let facilitator = SelfFacilitator::new(Arc::clone(&chain), key, SettleConfig::default());
                 tracing::info!(network = network.name, account = %facilitator.address(), "payments are settled by this node; the account pays for gas");
                 chains.facilitators.push((network.name, Arc::new(facilitator)));
@@ -43,6 +43,43 @@ impl Chains {
         }
         Ok(chains)
     }
+}
+
+/// The facilitators of a role of its own: of every network with a key, or that can use `key`.
+pub(crate) fn facilitators(stack: &StackConfig, key: Option<&SigningKey>) -> Result<Vec<SelfFacilitator>, NodeError> {
+    let mut list = Vec::new();
+    for (name, settings) in &stack.networks {
+        let broken = |cause: String| NodeError::Chain { network: name.clone(), cause };
+        let own = settings.key().map(signing_key).transpose().map_err(|error| broken(error.to_string()))?;
+        let Some(key) = own.or_else(|| key.cloned()) else { continue };
+        let Some(network) = Network::find(name) else { return Err(broken("it is not known".to_owned())) };
+        let chain = Arc::new(open_chain(network, settings).map_err(&broken)?);
+        list.push(SelfFacilitator::new(chain, key, SettleConfig::default()));
+    }
+    Ok(list)
+}
+
+fn signing_key(at: SecretRef<'_>) -> Result<SigningKey, KeyError> {
+    match at {
+        SecretRef::File(file) => SigningKey::from_file(file),
+        SecretRef::Env(name) => SigningKey::from_env(name),
+    }
+}
+
+/// The credentials of `facilitators`. No error repeats one.
+pub(crate) fn credentials(stack: &StackConfig) -> Result<Vec<(Url, Secret)>, NodeError> {
+    let read = |settings: &FacilitatorSettings| {
+        let broken = |cause: String| NodeError::Credential { facilitator: settings.url.clone(), cause };
+        let url = settings.url.parse().map_err(|_| broken("it is no URL".to_owned()))?;
+        let text = match settings.secret() {
+            Some(SecretRef::File(file)) => fs_err::read_to_string(file).map_err(|error| broken(error.to_string()))?,
+            Some(SecretRef::Env(name)) => std::env::var(name).map_err(|_| broken(format!("the variable {name} is not set")))?,
+            None => return Err(broken("its credential is not named".to_owned())),
+        };
+        let plain = !text.trim().is_empty() && text.len() <= MAX_URL_FILE && text.trim().bytes().all(|b| (b' '..=b'~').contains(&b));
+        if plain { Ok((url, Secret::token(&text))) } else { Err(broken("its credential is not one line of printable text".to_owned())) }
+    };
+    stack.facilitators.iter().map(read).collect()
 }
 
 fn open_chain(network: &'static Network, settings: &NetworkSettings) -> Result<Chain, String> {
@@ -90,6 +127,32 @@ mod tests {
         assert_eq!((chains.views.len(), chains.facilitators[0].1.id()), (1, "self:base-sepolia"));
         assert!(Chains::open(&stack("http://127.0.0.1:9", None)).unwrap().facilitators.is_empty());
         assert!(Chains::open(&StackConfig::default()).unwrap().views.is_empty());
+    }
+
+    #[test]
+    fn a_credential_is_read_from_where_it_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        let stack = |credential: String| {
+            let settings = FacilitatorSettings { url: "https://x402.example".to_owned(), credential };
+            StackConfig { facilitators: vec![settings], ..StackConfig::default() }
+        };
+        let named = stack(format!("ref+file://{}", file.display()));
+        assert!(credentials(&named).unwrap_err().to_string().contains("token"));
+        private(&file, "hunter2\n");
+        assert!(credentials(&named).unwrap()[0].1.is(b"Bearer hunter2"));
+        private(&file, "hunter2\nhunter3\n");
+        assert!(!credentials(&named).unwrap_err().to_string().contains("hunter"));
+        let unset = credentials(&stack("ref+env://OBOL_TEST_UNSET".to_owned())).unwrap_err();
+        assert_eq!(unset.code(), "credential");
+    }
+
+    #[test]
+    fn one_key_serves_networks_without_one_of_their_own() {
+        let key = SigningKey::parse(&format!("0x{:064x}", 7)).unwrap();
+        let stack = stack("http://127.0.0.1:9", None);
+        assert!(facilitators(&stack, None).unwrap().is_empty());
+        assert_eq!(facilitators(&stack, Some(&key)).unwrap()[0].address(), key.address());
     }
 
     #[test]

@@ -82,6 +82,14 @@ pub enum NodeError {
         /// Why; holds no secret.
         cause: String,
     },
+    /// The credential of a facilitator cannot be read.
+    #[error("facilitator {facilitator} of stack.yaml: {cause}")]
+    Credential {
+        /// Its URL there.
+        facilitator: String,
+        /// Why; holds no secret.
+        cause: String,
+    },
     /// The gateway ended by itself.
     #[error("the gateway failed: {0}")]
     Gateway(std::io::Error),
@@ -102,6 +110,7 @@ impl NodeError {
             Self::Journal(_) | Self::JournalUrl(_) => "journal",
             Self::Sandbox(_) => "sandbox",
             Self::Chain { .. } => "chain",
+            Self::Credential { .. } => "credential",
             Self::Gateway(_) => "gateway",
             Self::Lost => "lost",
         }

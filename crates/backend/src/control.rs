@@ -8,7 +8,7 @@ mod server;
 pub use client::{Client, ControlError};
 use obol_offer::{OfferKind, OfferName, OfferStatus};
 use obol_settle::{CashierStats, FacilitatorHealth};
-pub use obol_settle::{PaymentPage, PaymentQuery, PaymentRecord, PaymentState};
+pub use obol_settle::{PaymentPage, PaymentQuery, PaymentRecord, PaymentState, Refund};
 use obol_stackdir::Diagnostic;
 use serde::{Deserialize, Serialize};
 
@@ -156,6 +156,16 @@ pub struct MintRequest {
     pub address: obol_offer::Address,
     /// Atomic units of play money.
     pub amount: obol_offer::Amount,
+}
+
+/// Body of `POST /v1/payments/refund`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RefundRequest {
+    /// [`PaymentRecord::key`].
+    pub key: String,
+    /// What the seller says of it.
+    pub refund: Refund,
 }
 
 /// Body of every answer that is not a success.

@@ -10,6 +10,7 @@ pub mod systemd;
 
 mod chains;
 mod config;
+mod facilitator;
 mod files;
 mod inference;
 mod journal;
@@ -22,6 +23,7 @@ mod view;
 mod watch;
 
 pub use config::{Addresses, NodeConfig, NodeError};
+pub use facilitator::{FacilitatorConfig, FacilitatorRole, KEY_VARIABLE};
 pub use journal::{JOURNAL_URL, shared_journal};
 pub use node::Node;
 pub use pod::{GatewayPod, PodConfig};

@@ -23,7 +23,7 @@ use url::{Host, Url};
 
 use crate::{
     Addresses, NodeConfig, NodeError,
-    chains::Chains,
+    chains::{self, Chains},
     control::{Control, FacilitatorView, NodeStatus, PaymentCounts},
     files::{ControlSocket, Lock, make_private},
     inference::{Door, Models},
@@ -64,9 +64,10 @@ impl Node {
         let control = ControlSocket::bind(&dirs.state)?;
         let addresses = Addresses { public: local(&public)?, admin: local(&admin)? };
         let play = Arc::new(PlayMoney::at(dirs.state.join("sandbox.chain")));
-        let chains = Chains::open(&stack)?;
+        let (chains, credentials) = (Chains::open(&stack)?, chains::credentials(&stack)?);
         let shared = shared_journal(&stack.journal)?;
-        let cashier = Cashier::open(CashierConfig { shared, ..cashier_config(&config, &stack, &play, chains) }).await?;
+        let cashier = CashierConfig { shared, credentials, ..cashier_config(&config, &stack, &play, chains) };
+        let cashier = Cashier::open(cashier).await?;
         let models = Door::open().await?;
         Ok(Self { config, stack, addresses, public, admin, control, cashier, play, models, _lock: lock })
     }

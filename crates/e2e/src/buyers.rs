@@ -95,16 +95,24 @@ impl Buyer {
     /// # Panics
     /// When the client does not start.
     pub fn buy(self, url: &str) -> Answer {
-        let output = self.command().arg(url).env("X402_KEY", self.key()).output().expect("the client starts");
-        let text = String::from_utf8_lossy(&output.stdout);
-        let line = text.lines().last().unwrap_or_default();
-        serde_json::from_str(line).unwrap_or_else(|_| Answer {
-            status: 0,
-            body: text.to_string(),
-            receipt: None,
-            error: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
+        run(self.command().arg(url).env("X402_KEY", self.key()))
     }
+}
+
+/// What a client printed: one line of JSON.
+///
+/// # Panics
+/// When it does not start.
+pub fn run(client: &mut Command) -> Answer {
+    let output = client.output().expect("the client starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().last().unwrap_or_default();
+    serde_json::from_str(line).unwrap_or_else(|_| Answer {
+        status: 0,
+        body: text.to_string(),
+        receipt: None,
+        error: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
 }
 
 impl fmt::Display for Buyer {

@@ -1,8 +1,10 @@
-//! Facilitators that we did not write.
+//! Facilitators that we did not write, and ours as a role of its own.
 
-use std::{fmt, process::Command};
+use std::{fmt, process::Command, time::Duration};
 
-use crate::{anvil::KEYS, part, process::Process};
+use tempfile::TempDir;
+
+use crate::{anvil::KEYS, obol_binary, part, process::Process};
 
 /// Whose facilitator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,4 +68,66 @@ impl Facilitator {
         let mut process = Process::start(&maker.to_string(), maker.command().env("RPC_URL", rpc).env("FACILITATOR_KEY", key));
         Self { url: process.wait_for_url(), process }
     }
+}
+
+/// `obol serve facilitator`, running.
+#[derive(Debug)]
+pub struct Role {
+    /// Base URL.
+    pub url: String,
+    /// Address of health and metrics.
+    pub admin: String,
+    key: String,
+    credential: Option<String>,
+    folder: TempDir,
+    process: Process,
+}
+
+impl Role {
+    /// Starts one for Base Sepolia behind `rpc`, with the key in its environment.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start(rpc: &str, key: &str, credential: Option<&str>) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let stack = format!("id: role\nnetworks:\n  base-sepolia:\n    rpc: [\"{rpc}\"]\n");
+        fs_err::write(folder.path().join("stack.yaml"), stack).expect("a file");
+        let (process, url, admin) = run(&folder, key, credential, ["127.0.0.1:0"; 2]);
+        let (key, credential) = (key.to_owned(), credential.map(str::to_owned));
+        Self { url: format!("http://{url}"), admin, key, credential, folder, process }
+    }
+
+    /// Ends it at once (SIGKILL).
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again where it was.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn restart(&mut self) {
+        self.process.kill();
+        let at = [self.url.trim_start_matches("http://"), self.admin.as_str()];
+        self.process = run(&self.folder, &self.key, self.credential.as_deref(), at).0;
+    }
+}
+
+fn run(folder: &TempDir, key: &str, credential: Option<&str>, at: [&str; 2]) -> (Process, String, String) {
+    let mut command = Command::new(obol_binary());
+    command.env_clear().env("OBOL_FACILITATOR_KEY", key).args(["serve", "facilitator", "--output", "json", "--log", "json"]);
+    command.arg("--stack").arg(folder.path().join("stack.yaml")).args(["--listen", at[0], "--admin", at[1]]);
+    if let Some(credential) = credential {
+        command.env("OBOL_FACILITATOR_CREDENTIAL", credential);
+    }
+    let mut process = Process::start("obol serve facilitator", &mut command);
+    let mut told = |name: &str| {
+        let field = format!("\"{name}\":");
+        process.wait_for(Duration::from_secs(30), |line| {
+            let value = line.split_once(&field)?.1.trim().trim_start_matches('"');
+            value.split('"').next().map(str::to_owned)
+        })
+    };
+    let (listen, admin) = (told("listen"), told("admin"));
+    (process, listen, admin)
 }

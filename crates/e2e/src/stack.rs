@@ -97,6 +97,19 @@ impl Stack {
         self.ok(&[&["sell", "http", name], &offer[..], &["--network", "base-sepolia", "--facilitator", facilitator]].concat());
     }
 
+    /// Puts members at the end of an offer's `spec`, in place of an earlier call's.
+    ///
+    /// # Panics
+    /// When the offer's file cannot be changed.
+    pub fn set(&self, name: &str, members: &str) {
+        const MARK: &str = "  # by the test";
+        let file = self.slice(name).join("values-offer.yaml");
+        let text = fs_err::read_to_string(&file).expect("the offer has a file");
+        let kept = text.split(MARK).next().unwrap_or_default().trim_end();
+        let members: String = members.lines().map(|line| format!("\n  {line}")).collect();
+        fs_err::write(&file, format!("{kept}\n{MARK}{members}\n")).expect("the offer's file can be written");
+    }
+
     /// Starts the node and waits until it is ready. Returns how long that took.
     ///
     /// # Panics

@@ -12,7 +12,7 @@ use hyper::{
     body::{Body as _, Incoming},
     upgrade::OnUpgrade,
 };
-use obol_offer::{OfferKind, Scheme, Terms, WhenUncounted};
+use obol_offer::{OfferKind, OnLost, Scheme, Terms, WhenUncounted};
 use obol_settle::{Captured, Delivery, PaymentPermit, Receipt, Refusal, StoredAnswer};
 use obol_x402::MatchedPayment;
 use tokio::sync::OwnedSemaphorePermit;
@@ -69,6 +69,8 @@ struct Carried {
     terms: Option<Terms>,
     /// Whether the payment is bound to the whole request, body included.
     bound: bool,
+    /// Whether the payment was captured before, and this is a second run for nothing.
+    paid_already: bool,
     /// How it is charged, where that depends on what is used.
     meter: Option<Meter>,
     way: ReceiptWay,
@@ -103,6 +105,7 @@ impl Shared {
         let mut carried = Carried {
             terms: None,
             bound: false,
+            paid_already: false,
             meter: None,
             way: ReceiptWay::of(request.headers()),
             in_flight,
@@ -122,6 +125,7 @@ impl Shared {
                 match self.admit(&visit, payment, request, &mut carried.timing).await {
                     Ok((permit, request)) => {
                         carried.bound = matches!(request.body(), RequestBody::Ready { .. });
+                        carried.paid_already = permit.is_paid();
                         (Passage::paid(permit), request)
                     }
                     Err(answer) => return *answer,
@@ -174,7 +178,15 @@ impl Shared {
         let fingerprint = fingerprint(&request, &visit.path);
         let terms = payment.terms.clone();
         let offer = &visit.entry.offer;
-        match self.cashier.admit(&offer.name, payment, &offer.facilitators, fingerprint).await {
+        // A body that was not digested may be another one by now, and is not run for nothing.
+        let bound = matches!(request.body(), RequestBody::Ready { .. });
+        let again = (bound && offer.delivery.on_lost == OnLost::Rerun).then(|| payment.clone());
+        let id = visit.purchase.as_ref();
+        let mut admitted = self.cashier.admit_named(&offer.name, payment, &offer.facilitators, fingerprint, id).await;
+        if let (Err(Refusal::AlreadyUsed(_)), Some(payment)) = (&admitted, again) {
+            admitted = self.cashier.rerun(payment, fingerprint).await;
+        }
+        match admitted {
             Ok(permit) => {
                 timing.add("verify", started);
                 Ok((permit, request))
@@ -268,7 +280,10 @@ impl Shared {
     }
 
     async fn upstream_failed(&self, visit: &Visit, spent: Spent, error: UpstreamError, carried: &Carried) -> Answer {
-        spent.release().await;
+        match error {
+            UpstreamError::Unreachable => spent.unsent().await,
+            _ => spent.release().await,
+        }
         let problem = error.problem();
         self.uncharged(visit, carried, problem.code, error.is_upstreams());
         respond::problem(&problem)
@@ -327,12 +342,18 @@ impl Shared {
         let Some(terms) = carried.terms.clone() else { return self.hand_out(visit, answer, carried, upstream, None) };
         let took = asked.elapsed();
         carried.timing.add("settle", asked);
-        self.metrics.settle.get_or_create(&NetworkLabel { network: terms.network.name.to_owned() }).observe(took.as_secs_f64());
+        if !carried.paid_already {
+            self.metrics.settle.get_or_create(&NetworkLabel { network: terms.network.name.to_owned() }).observe(took.as_secs_f64());
+        }
         let outcome = |code: &str| visit.state.count_payment(&self.metrics, Some(&terms), code);
         match captured {
             Some(Captured::Settled(receipt, delivery)) => {
-                outcome("settled");
-                visit.state.count_captured(&self.metrics, &terms, receipt.amount);
+                if carried.paid_already {
+                    outcome("rerun");
+                } else {
+                    outcome("settled");
+                    visit.state.count_captured(&self.metrics, &terms, receipt.amount);
+                }
                 self.charged(answer.headers_mut(), &terms, &receipt, &carried.timing);
                 self.hand_out(visit, answer, carried, upstream, Some(delivery))
             }
@@ -442,7 +463,9 @@ pub(crate) fn not_again(refusal: Refusal, terms: Option<&Terms>) -> Answer {
             &conflict("this payment is being worked on", "wait for the answer of the first request, or send it again later").retry(1),
         ),
         Refusal::AlreadyUsed(receipt) => {
-            let problem = conflict("this payment has bought an answer already", "sign a new payment for a new answer");
+            let hint =
+                "sign a new payment for a new answer; if the first one never reached you, ask the seller for a refund of this transaction";
+            let problem = conflict("this payment has bought an answer already", hint);
             let mut answer = respond::problem(&problem.transaction(Some(receipt.transaction.clone())));
             if let Some(terms) = terms {
                 respond::receipts(answer.headers_mut(), terms, Ok(&receipt));
@@ -453,6 +476,23 @@ pub(crate) fn not_again(refusal: Refusal, terms: Option<&Terms>) -> Answer {
             "this payment was presented with another request",
             "repeat that request unchanged, or sign a new payment",
         )),
+        Refusal::OtherPurchase => respond::problem(&conflict(
+            "another purchase of yours has this payment identifier",
+            "repeat that request unchanged, or sign a new payment with a new identifier",
+        )),
+        Refusal::Spent { transaction } => {
+            let (message, hint) = match transaction {
+                Some(_) => (
+                    "the chain shows that this payment was made before it came here; nothing was served for it here",
+                    "do not pay again for this; if nobody served you for this transaction, ask the seller for a refund of it",
+                ),
+                None => (
+                    "this payment's nonce was used before it came here; nothing was charged or served for it here",
+                    "see on chain what used the nonce before you sign another: a transfer to this seller is to be refunded, a cancellation is none",
+                ),
+            };
+            respond::problem(&conflict(message, hint).transaction(transaction))
+        }
         Refusal::Unsettled { transaction } => respond::problem(&problem::settlement_unknown(transaction)),
         _ => respond::problem(&unavailable(code)),
     }

@@ -27,6 +27,11 @@ impl Passage {
         self.0.as_ref()
     }
 
+    /// Whether it was paid for before: a second run of what got lost.
+    pub fn is_paid_already(&self) -> bool {
+        self.0.as_ref().is_some_and(PaymentPermit::is_paid)
+    }
+
     /// Uses it up. What is left can be captured or released, and nothing else.
     pub fn spend(self) -> Spent {
         Spent(self.0)
@@ -64,6 +69,13 @@ impl Spent {
     /// How long an answer that is settled after it may go on.
     pub fn time_to_deliver(&self) -> Duration {
         self.0.as_ref().map_or(Duration::MAX, PaymentPermit::time_to_deliver)
+    }
+
+    /// Gives the payment back unused, when the request never reached the upstream.
+    pub async fn unsent(self) {
+        if let Some(permit) = self.0 {
+            permit.unsent().await;
+        }
     }
 
     /// Gives the payment back unused.

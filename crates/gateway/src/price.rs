@@ -6,14 +6,14 @@ use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use obol_offer::Demand;
-use obol_x402::{MatchedPayment, wire};
+use obol_x402::wire;
 
 use crate::{
     body::RequestBody,
     demand::demand,
     problem,
     respond::{self, Answer},
-    serve::{NoPayment, Shared, Visit},
+    serve::{Found, NoPayment, Shared, Visit},
 };
 
 /// Bound on reading a body that nobody has paid for yet.
@@ -37,14 +37,14 @@ impl Shared {
             Err(answer) => return Err((*answer, visit)),
         };
         match self.matched(&visit, &request) {
-            Ok(payment) => visit.payment = payment,
+            Ok(found) => visit.set_payment(found),
             Err(NoPayment::Answered(answer)) => return Err((*answer, visit)),
             Err(NoPayment::Mismatch(unmatched)) => return Err((self.mismatched(&visit, &unmatched).await, visit)),
         }
         Ok((visit, request))
     }
 
-    fn matched(&self, visit: &Visit, request: &Request<RequestBody>) -> Result<Option<MatchedPayment>, NoPayment> {
+    fn matched(&self, visit: &Visit, request: &Request<RequestBody>) -> Result<Option<Found>, NoPayment> {
         let table = self.table.load();
         let table = table.as_ref().ok_or_else(|| respond::problem(&problem::not_ready()))?;
         self.payment(table, visit, request.method(), request.headers())

@@ -121,6 +121,17 @@ pub(crate) fn payment_header(error: &obol_x402::DecodeError) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, error.code(), "", hint).message(error.to_string())
 }
 
+pub(crate) fn payment_identifier_missing() -> Problem {
+    let message = "this offer takes payments with an identifier only";
+    let hint =
+        "put an id of 16 to 128 of [A-Za-z0-9_-] into `info` of the extension payment-identifier (protocol version 2), and sign anew";
+    Problem::new(StatusCode::BAD_REQUEST, "payment_identifier_required", message, hint)
+}
+
+pub(crate) fn payment_identifier_invalid(error: obol_x402::BadPaymentId) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "payment_identifier_invalid", "", BUYER_FAULT).message(error.to_string())
+}
+
 pub(crate) fn upstream_payment_required() -> Problem {
     let message = "the seller's own upstream asks for a payment";
     Problem::new(StatusCode::BAD_GATEWAY, "upstream_payment_required", message, SELLER_FAULT).retry(30)

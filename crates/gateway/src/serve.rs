@@ -10,10 +10,10 @@ use std::{
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use hyper::body::Incoming;
-use obol_offer::{CanonicalPath, Demand};
+use obol_offer::{CanonicalPath, Demand, PaymentIdentifier};
 use obol_reconcile::{Entry, RouteTable};
 use obol_settle::Cashier;
-use obol_x402::{MatchedPayment, Mismatch, Payment, PaymentHeaders, Quote, ReplayKey, match_payment, wire};
+use obol_x402::{MatchedPayment, Mismatch, Payment, PaymentHeaders, PaymentId, Quote, ReplayKey, match_payment, wire};
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -78,9 +78,21 @@ pub(crate) struct Visit {
     pub demand: Option<Demand>,
     /// `None` on a free route.
     pub payment: Option<MatchedPayment>,
+    /// The buyer's own name for the purchase, where the offer takes one.
+    pub purchase: Option<PaymentId>,
 }
 
+/// A matched payment, and its buyer's own name for the purchase where the offer takes one.
+pub(crate) type Found = (MatchedPayment, Option<PaymentId>);
+
 impl Visit {
+    /// Takes what [`Shared::payment`] found.
+    pub(crate) fn set_payment(&mut self, found: Option<Found>) {
+        if let Some((payment, purchase)) = found {
+            (self.payment, self.purchase) = (Some(payment), purchase);
+        }
+    }
+
     /// What this request costs at most.
     pub(crate) fn quote(&self) -> Option<Cow<'_, Quote>> {
         self.entry.quote_at(self.demand)
@@ -227,12 +239,12 @@ impl Shared {
         let proto = self.proto(request.headers(), peer);
         let url = self.resource_url(proto, host, &path, request.uri().query());
         let (entry, host, id) = (entry.clone(), host.to_owned(), id.clone());
-        let mut visit = Visit { entry, state, path, host, proto, url, peer, id, demand: None, payment: None };
+        let mut visit = Visit { entry, state, path, host, proto, url, peer, id, demand: None, payment: None, purchase: None };
         if visit.entry.is_priced_by_body() && !request.body().is_end_stream() {
             return Decision::Price(Box::new(visit));
         }
         match self.payment(table, &visit, request.method(), request.headers()) {
-            Ok(payment) => visit.payment = payment,
+            Ok(found) => visit.set_payment(found),
             Err(NoPayment::Answered(answer)) => return Decision::Answer(*answer, Some(visit.state)),
             Err(NoPayment::Mismatch(unmatched)) => return Decision::Mismatch(Box::new(visit), unmatched),
         }
@@ -246,7 +258,7 @@ impl Shared {
         visit: &Visit,
         method: &Method,
         headers: &HeaderMap,
-    ) -> Result<Option<MatchedPayment>, NoPayment> {
+    ) -> Result<Option<Found>, NoPayment> {
         let Visit { entry, state, url, .. } = visit;
         let Some(quote) = visit.quote() else { return Ok(None) };
         let quote = quote.as_ref();
@@ -269,7 +281,11 @@ impl Shared {
             state.challenges.inc();
             return Err(respond::challenge(entry, quote, url, None, respond::wants_html(headers)).into());
         };
-        match_any(table, visit, quote, &payment).map(Some).map_err(|mismatch| {
+        let purchase = purchase(entry.offer.delivery.payment_identifier, &payment).map_err(|problem| {
+            state.count_payment(&self.metrics, None, problem.code);
+            NoPayment::from(respond::problem(&problem))
+        })?;
+        match_any(table, visit, quote, &payment).map(|matched| Some((matched, purchase))).map_err(|mismatch| {
             let html = respond::wants_html(headers);
             NoPayment::Mismatch(Box::new(Unmatched { keys: payment.replay_keys(quote), digest: payment.digest(), mismatch, html }))
         })
@@ -326,6 +342,17 @@ impl Shared {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// The buyer's own name for the purchase, as far as the offer takes one.
+fn purchase(policy: PaymentIdentifier, payment: &Payment) -> Result<Option<PaymentId>, problem::Problem> {
+    if policy == PaymentIdentifier::Ignored {
+        return Ok(None);
+    }
+    match payment.identifier().map_err(problem::payment_identifier_invalid)? {
+        None if policy == PaymentIdentifier::Required => Err(problem::payment_identifier_missing()),
+        id => Ok(id.cloned()),
     }
 }
 

@@ -35,8 +35,8 @@ pub use rules::{
     Violation, find_collisions,
 };
 pub use spec::{
-    AssetSpec, DeliverySpec, Gate, HostUpstream, LimitsSpec, OfferKind, OfferSpec, OnLost, PaymentSpec, PriceSpec, RegistrationSpec,
-    RouteSpec, Scheme, UpstreamSpec,
+    AssetSpec, DeliverySpec, Gate, HostUpstream, LimitsSpec, OfferKind, OfferSpec, OnLost, PaymentIdentifier, PaymentSpec, PriceSpec,
+    RegistrationSpec, RouteSpec, Scheme, UpstreamSpec,
 };
 pub use status::{Condition, ConditionKind, ConditionStatus, OfferStatus};
 pub use usage::{USAGE_FIELD, Usage};

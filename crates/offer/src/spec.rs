@@ -256,6 +256,30 @@ pub struct DeliverySpec {
     /// What the same payment gets when the same request comes again, `receipt` when absent.
     #[serde(default)]
     pub on_lost: OnLost,
+    /// Whether buyers may name their purchases (x402 extension `payment-identifier`), so that a
+    /// request which is signed anew is not charged anew: `ignored` when absent.
+    #[serde(default, skip_serializing_if = "PaymentIdentifier::is_ignored")]
+    pub payment_identifier: PaymentIdentifier,
+}
+
+/// Whether buyers may name their purchases. The same name of the same payer for the same request is
+/// the same purchase; for another request it is refused with 409.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum PaymentIdentifier {
+    /// It is not advertised, and passed over.
+    #[default]
+    Ignored,
+    /// Advertised, and honoured where a buyer sends one.
+    Optional,
+    /// A payment without one gets 400; buyers of protocol version 1 cannot send one.
+    Required,
+}
+
+impl PaymentIdentifier {
+    fn is_ignored(&self) -> bool {
+        *self == Self::Ignored
+    }
 }
 
 /// What the same payment gets when the same request comes again. No choice ever charges twice.
@@ -269,6 +293,10 @@ pub enum OnLost {
     /// most 1 MiB. Answers are kept on disk until their payments are archived: do not choose this
     /// for what may not be kept.
     StoredAnswer,
+    /// The request is run once more, for nothing, where its body was at most 1 MiB and its first
+    /// answer did not arrive in full. After that only a refund is left. Do not choose this for what
+    /// must not happen twice.
+    Rerun,
 }
 
 /// What buyers are told about the offer.

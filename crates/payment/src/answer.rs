@@ -24,7 +24,7 @@ impl Answer {
         match state {
             State::Reserved => Self::InProgress,
             State::Settling | State::Pending | State::Unknown => Self::Unsettled,
-            State::Settled | State::Delivered | State::Owed => Self::AlreadyUsed,
+            State::Settled | State::Delivered | State::Owed | State::Rerunning | State::Lost | State::Refunded => Self::AlreadyUsed,
             State::Released | State::Refused => Self::Usable,
             State::Expired => Self::Void,
         }

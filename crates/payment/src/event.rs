@@ -25,6 +25,10 @@ pub enum Event {
     Delivered,
     /// The buyer left before the whole answer was out.
     DeliveryFailed,
+    /// The buyer came again, and the offer runs a lost request once more.
+    RerunBegun,
+    /// The seller says that the money was sent back.
+    Refunded,
     /// The process that worked on it is gone.
     Restarted,
     /// `validBefore` has passed, and a finalised chain read shows the authorization unused.
@@ -35,7 +39,7 @@ pub enum Event {
 
 impl Event {
     /// Every event, in the order of the documentation.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Admitted,
         Self::GivenBack,
         Self::CaptureBegun,
@@ -46,6 +50,8 @@ impl Event {
         Self::SettleUnknown,
         Self::Delivered,
         Self::DeliveryFailed,
+        Self::RerunBegun,
+        Self::Refunded,
         Self::Restarted,
         Self::FoundUnused,
         Self::FoundSpent,
@@ -64,6 +70,8 @@ impl Event {
             Self::SettleUnknown => "settle_unknown",
             Self::Delivered => "delivered",
             Self::DeliveryFailed => "delivery_failed",
+            Self::RerunBegun => "rerun_begun",
+            Self::Refunded => "refunded",
             Self::Restarted => "restarted",
             Self::FoundUnused => "found_unused",
             Self::FoundSpent => "found_spent",
@@ -83,6 +91,8 @@ impl Event {
             Self::SettleUnknown => "Time-out, garbage, or a contradiction.",
             Self::Delivered => "The whole answer was handed to the buyer's connection.",
             Self::DeliveryFailed => "The buyer left before the whole answer was out.",
+            Self::RerunBegun => "The buyer came again, and the offer runs a lost request once more.",
+            Self::Refunded => "The seller says that the money was sent back.",
             Self::Restarted => "The process that worked on it is gone.",
             Self::FoundUnused => "`validBefore` has passed, and a finalised chain read shows the authorization unused.",
             Self::FoundSpent => "A finalised chain read shows the nonce cancelled, or used for another transfer.",

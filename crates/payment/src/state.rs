@@ -22,6 +22,12 @@ pub enum State {
     Delivered,
     /// Money moved and the answer did not reach the buyer.
     Owed,
+    /// Money moved, the answer got lost, and the request is being run once more for nothing.
+    Rerunning,
+    /// Money moved, and the answer of the second run got lost too. Only a refund is left.
+    Lost,
+    /// Money moved, and the seller says that it was sent back.
+    Refunded,
     /// Given back unused: the facilitator was not asked.
     Released,
     /// The facilitator refused cleanly: nothing moved.
@@ -32,7 +38,7 @@ pub enum State {
 
 impl State {
     /// Every state, in the order of the documentation.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Reserved,
         Self::Settling,
         Self::Pending,
@@ -40,6 +46,9 @@ impl State {
         Self::Settled,
         Self::Delivered,
         Self::Owed,
+        Self::Rerunning,
+        Self::Lost,
+        Self::Refunded,
         Self::Released,
         Self::Refused,
         Self::Expired,
@@ -55,6 +64,9 @@ impl State {
             Self::Settled => "settled",
             Self::Delivered => "delivered",
             Self::Owed => "owed",
+            Self::Rerunning => "rerunning",
+            Self::Lost => "lost",
+            Self::Refunded => "refunded",
             Self::Released => "released",
             Self::Refused => "refused",
             Self::Expired => "expired",
@@ -71,6 +83,9 @@ impl State {
             Self::Settled => "Money moved; the answer is on its way to the buyer.",
             Self::Delivered => "Money moved and the whole answer was handed to the buyer's connection.",
             Self::Owed => "Money moved and the answer did not reach the buyer.",
+            Self::Rerunning => "Money moved, the answer got lost, and the request is being run once more for nothing.",
+            Self::Lost => "Money moved, and the answer of the second run got lost too. Only a refund is left.",
+            Self::Refunded => "Money moved, and the seller says that it was sent back.",
             Self::Released => "Given back unused: the facilitator was not asked.",
             Self::Refused => "The facilitator refused cleanly: nothing moved.",
             Self::Expired => "Closed as unpaid: the chain shows that it was not made, and can never be.",
@@ -79,12 +94,17 @@ impl State {
 
     /// Whether nothing can follow.
     pub const fn is_terminal(self) -> bool {
-        matches!(self, Self::Delivered | Self::Owed | Self::Expired)
+        matches!(self, Self::Delivered | Self::Refunded | Self::Expired)
     }
 
     /// Whether it is certain that money moved.
     pub const fn is_paid(self) -> bool {
-        matches!(self, Self::Settled | Self::Delivered | Self::Owed)
+        matches!(self, Self::Settled | Self::Delivered | Self::Refunded | Self::Rerunning) || self.is_owed()
+    }
+
+    /// Whether a buyer has paid for nothing, and nothing is under way.
+    pub const fn is_owed(self) -> bool {
+        matches!(self, Self::Owed | Self::Lost)
     }
 
     /// Whether money may or may not have moved. Never answered with a 402.
@@ -94,7 +114,7 @@ impl State {
 
     /// Whether work on it goes on, or is to be resumed after a restart.
     pub const fn is_open(self) -> bool {
-        matches!(self, Self::Reserved | Self::Settled) || self.is_unsettled()
+        matches!(self, Self::Reserved | Self::Settled | Self::Rerunning) || self.is_unsettled()
     }
 }
 

@@ -11,6 +11,8 @@ pub type Transition = (Option<State>, Event, State);
 /// a later refusal ("nonce already used") may well mean that the first attempt moved the money.
 /// `reserved` + `settle_not_asked` is there because a failed write of `settling` may or may not
 /// have reached the disk.
+/// A lost request is run once more at most: after a crash during that run nobody knows whether it
+/// was, so that only a refund is left. `rerunning` + `given_back` is a run that reached nobody.
 pub const TRANSITIONS: &[Transition] = {
     use Event as E;
     use State as S;
@@ -47,6 +49,13 @@ pub const TRANSITIONS: &[Transition] = {
         (Some(S::Settled), E::Delivered, S::Delivered),
         (Some(S::Settled), E::DeliveryFailed, S::Owed),
         (Some(S::Settled), E::Restarted, S::Owed),
+        (Some(S::Owed), E::RerunBegun, S::Rerunning),
+        (Some(S::Owed), E::Refunded, S::Refunded),
+        (Some(S::Rerunning), E::GivenBack, S::Owed),
+        (Some(S::Rerunning), E::Delivered, S::Delivered),
+        (Some(S::Rerunning), E::DeliveryFailed, S::Lost),
+        (Some(S::Rerunning), E::Restarted, S::Lost),
+        (Some(S::Lost), E::Refunded, S::Refunded),
     ]
 };
 

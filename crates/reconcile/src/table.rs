@@ -99,6 +99,7 @@ fn quote_info(offer: &Offer, upto: &UptoDirectory) -> QuoteInfo {
         mime_type: told.mime_type.clone().unwrap_or_default(),
         service_name: told.name.clone().unwrap_or_else(|| offer.name.plain().to_owned()),
         facilitators: upto.of(offer.facilitators.iter().map(url::Url::as_str)),
+        payment_identifier: offer.delivery.payment_identifier,
     }
 }
 

@@ -6,8 +6,8 @@ use std::{
 };
 
 use obol_offer::{Amount, B256, Offer, OfferName, Scheme, U256};
-use obol_payment::State;
-use obol_x402::{LocalCheck, MatchedPayment, ReplayKey, UptoDirectory};
+use obol_payment::{Answer, State};
+use obol_x402::{LocalCheck, MatchedPayment, PaymentId, ReplayKey, UptoDirectory};
 use tokio::sync::{mpsc, watch};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -15,13 +15,13 @@ use tokio_util::{
 };
 
 use crate::{
-    CashierConfig, CashierStats, ChainViews, FacilitatorHealth, OpenError, PaymentPermit, Refusal, SharedJournal,
+    CashierConfig, CashierStats, ChainFinding, ChainViews, FacilitatorHealth, OpenError, PaymentPermit, Refusal, SharedJournal,
     claims::{Claim, ClaimKey, Claims, Taken},
     doubts::Doubts,
     exposure::{Exposed, Exposures},
     http,
-    journal::{Database, Journal, Reservation, Rounds, Row, WriteError, tend},
-    ledger,
+    journal::{Database, Journal, Reservation, Rounds, Row, WriteError, name_of, tend},
+    ledger, outcome,
     pool::{Member, Pool},
     recovery,
     refusal::Known,
@@ -175,9 +175,27 @@ impl Cashier {
         facilitators: &[url::Url],
         fingerprint: [u8; 32],
     ) -> Result<PaymentPermit, Refusal> {
+        self.admit_named(offer, payment, facilitators, fingerprint, None).await
+    }
+
+    /// As [`admit`](Self::admit), for a purchase that its payer has named. Another payment of that payer
+    /// under the same name is the same purchase when request and terms are the same: it is
+    /// refused with what the first one bought, and otherwise with
+    /// [`OtherPurchase`](Refusal::OtherPurchase).
+    ///
+    /// # Errors
+    /// [`Refusal`]; nothing has moved except where it says so.
+    pub async fn admit_named(
+        &self,
+        offer: &OfferName,
+        payment: MatchedPayment,
+        facilitators: &[url::Url],
+        fingerprint: [u8; 32],
+        id: Option<&PaymentId>,
+    ) -> Result<PaymentPermit, Refusal> {
         let started = Instant::now();
         let key = payment.replay_key();
-        let admitted = self.core.admit(offer, payment, facilitators, B256::from(fingerprint)).await;
+        let admitted = self.core.admit(offer, payment, facilitators, B256::from(fingerprint), id).await;
         let admitted = match admitted {
             Ok(permit) => Ok(permit),
             Err(refusal) => Err(self.core.replay(&key, refusal).await),
@@ -277,6 +295,7 @@ impl Core {
         payment: MatchedPayment,
         facilitators: &[url::Url],
         fingerprint: B256,
+        id: Option<&PaymentId>,
     ) -> Result<PaymentPermit, Refusal> {
         let until = tokio::time::Instant::now() + self.hold;
         // Another process may be quicker between the look at the journal and the reservation. A buyer
@@ -284,7 +303,7 @@ impl Core {
         let mut looks = if self.journal.is_shared() { 3 } else { 1 };
         loop {
             looks -= 1;
-            match self.reserve(offer, &payment, facilitators, fingerprint, until).await {
+            match self.reserve(offer, &payment, facilitators, fingerprint, id, until).await {
                 Ok((member, reservation, exposed)) => {
                     return Ok(PaymentPermit::new(Arc::clone(self), payment, member, fingerprint, reservation, exposed));
                 }
@@ -300,14 +319,12 @@ impl Core {
         payment: &MatchedPayment,
         facilitators: &[url::Url],
         fingerprint: B256,
+        id: Option<&PaymentId>,
         until: tokio::time::Instant,
     ) -> Result<(Arc<Member>, Reservation, Option<Exposed>), Refusal> {
         let key = payment.replay_key();
         let signed = payment.local_check == LocalCheck::SignedByPayer;
-        let taken = |taken: Taken| match taken {
-            Taken::Known(known) => known.refusal(fingerprint).unwrap_or(Refusal::InProgress),
-            Taken::Same(_) | Taken::Other => Refusal::InProgress,
-        };
+        let taken = |taken: Taken| taken.refusal(fingerprint);
 
         let first = if signed { ClaimKey::Replay(key) } else { ClaimKey::Payload(payment.payload_digest) };
         let mut claim: Claim = self.claim(first, fingerprint, until).await.map_err(taken)?;
@@ -324,17 +341,22 @@ impl Core {
         }
         if signed {
             self.refuse_in_doubt(payment, fingerprint)?;
+            self.refuse_named(&mut claim, payment, fingerprint, id, until).await?;
         }
-        let (member, payer) = self.pool.verify(payment, facilitators).await?;
+        let (member, payer) = match self.pool.verify(payment, facilitators).await {
+            Err(Refusal::Invalid { reason }) => return Err(self.judge(payment, reason).await),
+            verified => verified?,
+        };
         if payer != payment.authorization.from {
             return Err(Refusal::Invalid { reason: "payer_mismatch".to_owned() });
         }
         if !signed {
             claim.add(ClaimKey::Replay(key)).map_err(taken)?;
+            self.refuse_named(&mut claim, payment, fingerprint, id, until).await?;
         }
         self.refuse_in_doubt(payment, fingerprint)?;
         let exposed = self.expose(payment)?;
-        let row = Row::new(offer, member.facilitator.id(), fingerprint, payment);
+        let row = Row::new(offer, member.facilitator.id(), fingerprint, payment).named(id);
         let reservation = self.journal.reserve(key, row, claim).await.map_err(|error| match error {
             WriteError::Conflict(row) if matches!(row.state, State::Reserved | State::Settling) => Refusal::InProgress,
             WriteError::Conflict(row) => taken(Taken::Known(Box::new(row.known()))),
@@ -357,9 +379,19 @@ impl Core {
 
     /// Claims a payment. While it is worked on for the very same request, its end is waited for,
     /// within bounds: a buyer who retries wants what the first try gets.
-    async fn claim(&self, key: ClaimKey, fingerprint: B256, until: tokio::time::Instant) -> Result<Claim, Taken> {
+    pub async fn claim(&self, key: ClaimKey, fingerprint: B256, until: tokio::time::Instant) -> Result<Claim, Taken> {
+        self.hold_until(until, || self.claims.claim(key, fingerprint)).await
+    }
+
+    /// When a retry that begins now is held no longer.
+    pub fn held_until(&self) -> tokio::time::Instant {
+        tokio::time::Instant::now() + self.hold
+    }
+
+    /// Tries until nobody works on the same for the same request, within bounds.
+    async fn hold_until<T>(&self, until: tokio::time::Instant, mut attempt: impl FnMut() -> Result<T, Taken>) -> Result<T, Taken> {
         loop {
-            match self.claims.claim(key, fingerprint) {
+            match attempt() {
                 Err(Taken::Same(mut over)) => {
                     // Nothing is ever sent: it closes.
                     if tokio::time::timeout_at(until, over.changed()).await.is_err() {
@@ -368,6 +400,55 @@ impl Core {
                 }
                 done => return done,
             }
+        }
+    }
+
+    /// Claims the payer's name for the purchase, and refuses what was bought under it already. The
+    /// payer is proven by then: by the signature, or by the facilitator's verdict.
+    async fn refuse_named(
+        &self,
+        claim: &mut Claim,
+        payment: &MatchedPayment,
+        fingerprint: B256,
+        id: Option<&PaymentId>,
+        until: tokio::time::Instant,
+    ) -> Result<(), Refusal> {
+        let Some(id) = id else { return Ok(()) };
+        let name = name_of(payment.authorization.from, id.as_str());
+        let told = match self.hold_until(until, || claim.add(ClaimKey::Named(name))).await {
+            Ok(()) => None,
+            // What became of the first one, which the journal is about to know too.
+            Err(Taken::Known(known)) => Some(known),
+            Err(Taken::Same(_)) => return Err(Refusal::InProgress),
+            Err(Taken::Other) => return Err(Refusal::OtherPurchase),
+        };
+        let named = self.journal.named(&name).await.map_err(|_| Refusal::JournalUnavailable)?;
+        let Some((key, row)) = named.filter(|(key, _)| *key != payment.replay_key()) else { return Ok(()) };
+        let known = told.map_or_else(|| row.known(), |known| *known);
+        let (terms, ours) = (&payment.terms, payment.replay_key());
+        let same_terms = (key.chain_id, key.contract, row.pay_to, row.amount) == (ours.chain_id, ours.contract, terms.pay_to, terms.amount);
+        match Answer::of(known.state) {
+            Answer::Usable | Answer::Void => Ok(()),
+            _ if !same_terms || row.fingerprint != fingerprint => Err(Refusal::OtherPurchase),
+            _ => Err(self.replay(&key, known.refusal(fingerprint).unwrap_or(Refusal::InProgress)).await),
+        }
+    }
+
+    /// What a verdict of "invalid" means for the buyer. An authorization that was used before it
+    /// came here may have paid this seller, and then a 402 would ask for the money twice.
+    async fn judge(&self, payment: &MatchedPayment, reason: String) -> Refusal {
+        let spent = outcome::says_spent(&reason);
+        if !spent && !outcome::says_reverts(&reason) {
+            return Refusal::Invalid { reason };
+        }
+        match self.look_before(payment).await {
+            Some(ChainFinding::Settled { transaction, .. }) => {
+                tracing::warn!(payment = %payment.replay_key(), transaction, "a payment was made before it came here; nothing was served for it");
+                Refusal::Spent { transaction: outcome::transaction(&transaction) }
+            }
+            Some(ChainFinding::UsedElsewhere { .. } | ChainFinding::Unused { is_final: true, .. }) => Refusal::Invalid { reason },
+            _ if spent => Refusal::Spent { transaction: None },
+            _ => Refusal::Invalid { reason },
         }
     }
 

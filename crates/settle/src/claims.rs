@@ -10,7 +10,7 @@ use obol_payment::Answer;
 use obol_x402::ReplayKey;
 use tokio::sync::watch;
 
-use crate::refusal::Known;
+use crate::{Refusal, refusal::Known};
 
 /// What is claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,6 +19,8 @@ pub(crate) enum ClaimKey {
     /// Of a payment whose signature only the facilitator can check: a forger may not lock out the
     /// payer, so the replay key is claimed after `/verify`.
     Payload([u8; 32]),
+    /// Of a payer's own name for a purchase.
+    Named(B256),
 }
 
 /// Payments being worked on.
@@ -44,6 +46,16 @@ pub(crate) enum Taken {
     Same(watch::Receiver<()>),
     /// For another request.
     Other,
+}
+
+impl Taken {
+    /// What the buyer of a request is told.
+    pub fn refusal(self, fingerprint: B256) -> Refusal {
+        match self {
+            Self::Known(known) => known.refusal(fingerprint).unwrap_or(Refusal::InProgress),
+            Self::Same(_) | Self::Other => Refusal::InProgress,
+        }
+    }
 }
 
 /// Held by the one that works on a payment; dropped when the journal can answer for it.

@@ -132,6 +132,19 @@ impl Secret {
         Self(value.into())
     }
 
+    /// A token as `Bearer`; a value that names another scheme (`Basic …`) stays as it is.
+    pub fn token(text: &str) -> Self {
+        let text = text.trim();
+        Self(if text.contains(' ') { text.to_owned() } else { format!("Bearer {text}") })
+    }
+
+    /// Whether a header has this value, in a time that does not depend on where they differ.
+    pub fn is(&self, given: &[u8]) -> bool {
+        let ours = self.0.as_bytes();
+        let differing = ours.iter().zip(given).fold(0, |differing, (a, b)| differing | (a ^ b));
+        ours.len() == given.len() && std::hint::black_box(differing) == 0
+    }
+
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }
@@ -210,6 +223,16 @@ mod tests {
     #[test]
     fn a_secret_is_not_printed() {
         assert_eq!(format!("{:?}", Secret::new("Bearer hunter2")), "Secret(…)");
+    }
+
+    #[test]
+    fn a_token_is_a_bearer_and_only_itself() {
+        let secret = Secret::token("hunter2\n");
+        assert!(secret.is(b"Bearer hunter2"));
+        for other in ["Bearer hunter3", "Bearer hunter", "Bearer hunter22", "hunter2", ""] {
+            assert!(!secret.is(other.as_bytes()), "{other}");
+        }
+        assert!(Secret::token("Basic abc").is(b"Basic abc"));
     }
 
     #[test]

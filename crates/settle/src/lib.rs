@@ -22,7 +22,9 @@ mod permit;
 mod pool;
 mod record;
 mod recovery;
+mod refund;
 mod refusal;
+mod rerun;
 #[cfg(feature = "sim")]
 #[doc(hidden)]
 pub mod sim;
@@ -41,7 +43,8 @@ pub use http::client as http_client;
 pub use obol_payment::State as PaymentState;
 pub use permit::{Captured, Delivery, PaymentPermit};
 pub use pool::FacilitatorHealth;
-pub use record::{ListError, PaymentPage, PaymentQuery, PaymentRecord};
+pub use record::{ListError, PaymentPage, PaymentQuery, PaymentRecord, Refund};
+pub use refund::{MAX_NOTE, RefundError};
 pub use refusal::Refusal;
 pub use stats::CashierStats;
 pub use stored::StoredAnswer;

@@ -59,7 +59,7 @@ fn misfit(receipt: &Receipt, payment: &MatchedPayment) -> Option<&'static str> {
 
 /// Whether a refusal says that the authorization is spent already (`…_nonce_already_used`,
 /// "authorization is used or canceled"). Other words about nonces are the facilitator's own trouble.
-fn says_spent(reason: &str) -> bool {
+pub(crate) fn says_spent(reason: &str) -> bool {
     let plain = reason.to_ascii_lowercase().replace(['_', '-'], " ");
     [
         "nonce already used",
@@ -72,6 +72,12 @@ fn says_spent(reason: &str) -> bool {
     ]
     .iter()
     .any(|words| plain.contains(words))
+}
+
+/// Whether a verdict may mean the same without saying so: the transfer was tried and would fail.
+pub(crate) fn says_reverts(reason: &str) -> bool {
+    let plain = reason.to_ascii_lowercase();
+    ["simulation", "transaction_state", "unexpected", "revert"].iter().any(|word| plain.contains(word))
 }
 
 #[cfg(test)]

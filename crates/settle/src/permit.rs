@@ -18,8 +18,12 @@ use crate::{
     journal::{Ask, Change, Journal, Reservation, WriteError},
     pool::Member,
     refusal::Known,
+    rerun::Rerun,
     stats::Counters,
 };
+
+/// How long a buyer waits for a payment that was not asked for to be released on a disk that fails.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Leave to call the upstream once for one reserved payment. Only [`Cashier::admit`](crate::Cashier::admit) makes one.
 ///
@@ -27,6 +31,7 @@ use crate::{
 /// the buyer may use the same payment again.
 pub struct PaymentPermit {
     inner: Option<Inner>,
+    rerun: Option<Rerun>,
     payment: Arc<MatchedPayment>,
 }
 
@@ -80,7 +85,17 @@ impl PaymentPermit {
     ) -> Self {
         let payment = Arc::new(payment);
         let inner = Inner { core, payment: Arc::clone(&payment), member, fingerprint, reservation, exposed, delivered: false };
-        Self { inner: Some(inner), payment }
+        Self { inner: Some(inner), rerun: None, payment }
+    }
+
+    /// For a request that was paid for: captured, it moves nothing.
+    pub(crate) fn again(payment: MatchedPayment, rerun: Rerun) -> Self {
+        Self { inner: None, rerun: Some(rerun), payment: Arc::new(payment) }
+    }
+
+    /// Whether it was paid for before, so that capturing it moves nothing.
+    pub fn is_paid(&self) -> bool {
+        self.rerun.is_some()
     }
 
     /// The payment that was reserved.
@@ -97,6 +112,9 @@ impl PaymentPermit {
     /// As [`capture`](Self::capture), and keeps the answer for a buyer who retries: it is durable
     /// before the facilitator is asked, and served only once the payment is settled.
     pub async fn capture_for(mut self, kept: Option<StoredAnswer>) -> Captured {
+        if let Some(rerun) = self.rerun.take() {
+            return rerun.captured();
+        }
         let Some(inner) = self.inner.take() else { return Captured::NotAsked };
         let (reply, answer) = oneshot::channel();
         let tasks = inner.core.tasks.clone();
@@ -114,6 +132,9 @@ impl PaymentPermit {
     /// As [`capture_for`](Self::capture_for), for what a metered request has used: `charge`, or all that was authorised
     /// if that is less. Of an `exact` payment all is taken.
     pub async fn capture_amount(mut self, charge: Amount, kept: Option<StoredAnswer>) -> Captured {
+        if self.rerun.is_some() {
+            return self.capture_for(None).await;
+        }
         let Some(inner) = &mut self.inner else { return Captured::NotAsked };
         let charge = charge.min(inner.payment.terms.amount);
         if charge == Amount::ZERO {
@@ -143,17 +164,32 @@ impl PaymentPermit {
     /// How long an answer that is settled after it may go on: until `validBefore` less the time that settling may take,
     /// of which there is at least as much as half of what is left now.
     pub fn time_to_deliver(&self) -> Duration {
+        if self.is_paid() {
+            return Duration::MAX;
+        }
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let left = Duration::from_secs(self.payment.authorization.valid_before).saturating_sub(now);
         let settle = self.inner.as_ref().map_or(Duration::ZERO, |inner| inner.core.settle_timeout);
         left.saturating_sub(settle.min(left / 2))
     }
 
-    /// Gives the payment back unused, e.g. when the upstream failed.
+    /// Gives the payment back unused, e.g. when the upstream failed. A second run was used up by that;
+    /// see [`unsent`](Self::unsent).
     pub async fn release(mut self) {
         if let Some(Inner { core, reservation, .. }) = self.inner.take() {
             core.counters.released.add();
             reservation.release().await;
+        }
+    }
+}
+
+impl PaymentPermit {
+    /// As [`release`](Self::release), when the request certainly never reached the upstream: a second
+    /// run may then be tried again.
+    pub async fn unsent(mut self) {
+        match self.rerun.take() {
+            Some(rerun) => rerun.give_back().await,
+            None => self.release().await,
         }
     }
 }
@@ -195,7 +231,7 @@ impl Inner {
             self.reservation.release().await;
             return Captured::Unsettled { transaction };
         }
-        let Some(ask) = Ask::of(&self.payment) else { return self.not_asked("the payment is not text".to_owned()) };
+        let Some(ask) = Ask::of(&self.payment) else { return self.not_asked("the payment is not text".to_owned()).await };
         match self.reservation.begin(ask, kept.and_then(|answer| answer.encode())).await {
             Ok(()) => {}
             Err(WriteError::InDoubt { transaction }) => {
@@ -203,11 +239,11 @@ impl Inner {
                 self.reservation.release().await;
                 return Captured::Unsettled { transaction };
             }
-            Err(_) => return self.not_asked("the journal cannot be written".to_owned()),
+            Err(_) => return self.not_asked("the journal cannot be written".to_owned()).await,
         }
         // One may have become unknown during the write.
         if let Some(transaction) = self.in_doubt() {
-            self.not_asked("another payment for the same request is unknown".to_owned());
+            self.not_asked("another payment for the same request is unknown".to_owned()).await;
             return Captured::Unsettled { transaction };
         }
         let started = Instant::now();
@@ -216,7 +252,7 @@ impl Inner {
         match outcome {
             SettleOutcome::Settled(receipt) => self.settled(receipt),
             SettleOutcome::Refused { reason } => self.refused(reason).await,
-            SettleOutcome::NotAsked { cause } => self.not_asked(cause),
+            SettleOutcome::NotAsked { cause } => self.not_asked(cause).await,
             SettleOutcome::Pending { transaction } => self.unsettled(None, "pending".to_owned(), Some(transaction)).await,
             SettleOutcome::Unknown { cause, transaction } => self.unsettled(Some(Event::SettleUnknown), cause, transaction).await,
         }
@@ -258,33 +294,37 @@ impl Inner {
         }
         let Self { core, payment, .. } = &self;
         core.counters.settled.add();
-        let delivery = Delivery {
-            pending: Some(Pending { journal: core.journal.clone(), counters: Arc::clone(&core.counters), key: payment.replay_key() }),
-        };
+        let delivery = core.delivery(payment.replay_key());
         let change = Change::new(&[Event::SettleSettled]).receipt(receipt.clone());
         self.finish(State::Settled, Some(receipt.clone()), None, change);
         Captured::Settled(receipt, delivery)
     }
 
-    /// The buyer hears of it when it is durable: after a crash the row would still say `settling`,
-    /// this payment would be asked about again, and might then be charged beside the next one.
     async fn refused(mut self, reason: String) -> Captured {
         self.core.counters.settle_refused.add();
         if let Some(exposed) = self.exposed.take().filter(|_| self.delivered) {
             exposed.stay(self.payment.charge);
         }
         let change = Change::new(&[Event::SettleRefused]).reason(reason.clone());
-        match tokio::time::timeout(self.core.settle_timeout, self.reservation.finish_durably(change)).await {
-            Ok(Ok(())) => Captured::Refused { reason },
-            _ => Captured::Unsettled { transaction: None },
-        }
+        let patience = self.core.settle_timeout;
+        self.nothing_moved(change, patience, Captured::Refused { reason }).await
     }
 
-    fn not_asked(self, cause: String) -> Captured {
+    async fn not_asked(self, cause: String) -> Captured {
         tracing::warn!(payment = %self.payment.replay_key(), facilitator = self.member.facilitator.id(), cause, "not settled: never asked");
         self.core.counters.settle_not_asked.add();
-        self.finish(State::Released, None, None, Change::new(&[Event::SettleNotAsked]));
-        Captured::NotAsked
+        let patience = self.core.settle_timeout.min(RELEASE_PATIENCE);
+        self.nothing_moved(Change::new(&[Event::SettleNotAsked]), patience, Captured::NotAsked).await
+    }
+
+    /// The buyer hears that nothing moved when that is durable: after a crash the row would still
+    /// say `settling`, this payment would be asked about again, and might then be charged beside the
+    /// next one, or for an answer that nobody waits for any more.
+    async fn nothing_moved(self, change: Change, patience: Duration, captured: Captured) -> Captured {
+        match tokio::time::timeout(patience, self.reservation.finish_durably(change)).await {
+            Ok(Ok(())) => captured,
+            _ => Captured::Unsettled { transaction: None },
+        }
     }
 
     async fn unsettled(mut self, event: Option<Event>, cause: String, transaction: Option<String>) -> Captured {
@@ -343,7 +383,22 @@ impl fmt::Debug for Pending {
     }
 }
 
+impl Core {
+    /// To be held while the answer of a payment that was made is on its way.
+    pub fn delivery(&self, key: ReplayKey) -> Delivery {
+        Delivery { pending: Some(Pending { journal: self.journal.clone(), counters: Arc::clone(&self.counters), key }) }
+    }
+}
+
 impl Delivery {
+    /// There was no answer to begin with.
+    pub(crate) async fn give_back(mut self) {
+        if let Some(Pending { journal, key, .. }) = self.pending.take() {
+            // If the writer is gone, the next start finds the run unfinished.
+            let _ = journal.record(key, Change::new(&[Event::GivenBack])).await;
+        }
+    }
+
     /// The whole answer was handed to the buyer's connection.
     pub fn complete(mut self) {
         if let Some(Pending { journal, counters, key }) = self.pending.take() {

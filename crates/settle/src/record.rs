@@ -51,6 +51,12 @@ pub struct PaymentRecord {
     /// The facilitator's word for a refusal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The payer's own name for the purchase.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identifier: Option<String>,
+    /// What the seller says of sending the money back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refund: Option<Refund>,
     /// When it was first reserved.
     #[serde(with = "time::serde::rfc3339")]
     pub created: OffsetDateTime,
@@ -62,6 +68,18 @@ pub struct PaymentRecord {
     /// When the facilitator is asked again, while the outcome is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
     pub next_attempt: Option<OffsetDateTime>,
+}
+
+/// What a seller says of sending the money of a payment back. Nothing of it is checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Refund {
+    /// The transaction that did it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transaction: Option<String>,
+    /// For the seller's books.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// With the capitals of ERC-55, as in the key.
@@ -90,6 +108,8 @@ impl PaymentRecord {
             facilitator: row.facilitator.clone(),
             transaction: row.transaction.clone(),
             reason: row.reason.clone(),
+            identifier: row.id.clone(),
+            refund: row.refund.clone(),
             created: moment(row.created),
             updated: moment(row.updated),
             valid_before: row.valid_before,

@@ -12,7 +12,7 @@ use std::{
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use obol_offer::{B256, Network};
 use obol_payment::Event;
-use obol_x402::ReplayKey;
+use obol_x402::{MatchedPayment, ReplayKey};
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -22,10 +22,12 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     ChainFinding, ChainView, Receipt, Recovery, SettleOutcome,
     cashier::Core,
-    journal::{Change, Row},
+    journal::{Change, Row, now_ms},
     outcome,
 };
 
+/// How long a buyer waits for a look at the chain.
+const LOOK_PATIENCE: Duration = Duration::from_secs(5);
 /// Most questions under way at once.
 const MAX_AT_ONCE: usize = 8;
 
@@ -194,6 +196,16 @@ async fn on_chain(core: &Arc<Core>, case: Case, row: &Row) -> bool {
 }
 
 impl Core {
+    /// What the chain shows of a payment that is not in the journal, within the time of a verdict.
+    pub async fn look_before(&self, payment: &MatchedPayment) -> Option<ChainFinding> {
+        /// A payment is signed at most this long before it comes, beyond its time-out.
+        const SIGNED_BEFORE: u64 = 3_600;
+        let view = self.view(&payment.replay_key())?;
+        let validity = u64::from(payment.terms.max_timeout_seconds) + SIGNED_BEFORE;
+        let since = payment.authorization.valid_before.saturating_sub(validity).min(now_ms() / 1000);
+        tokio::time::timeout(LOOK_PATIENCE, view.look(payment, since, None)).await.ok()
+    }
+
     /// The chain of a payment, if it can be read.
     pub fn view(&self, key: &ReplayKey) -> Option<&Arc<dyn ChainView>> {
         let network = Network::find(&format!("eip155:{}", key.chain_id))?;

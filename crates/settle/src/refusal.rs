@@ -24,6 +24,13 @@ pub enum Refusal {
     },
     /// The same payment was presented for another request. 409.
     OtherRequest,
+    /// The payer has given the same name to another purchase. 409.
+    OtherPurchase,
+    /// Its nonce was used before the payment came here: a new signature may pay twice. 409.
+    Spent {
+        /// The transfer to the seller, where the chain shows one.
+        transaction: Option<String>,
+    },
     /// Its settlement is not known yet; never a 402. 503, retry the same payment.
     Unsettled {
         /// Hash, if one is known.
@@ -44,11 +51,13 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every code, in the order of the variants.
-    pub const CODES: [&'static str; 9] = [
+    pub const CODES: [&'static str; 11] = [
         "payment_in_progress",
         "payment_already_used",
         "payment_replayed",
         "payment_for_other_request",
+        "payment_identifier_conflict",
+        "payment_spent",
         "settlement_unknown",
         "payment_invalid",
         "too_much_unsettled",
@@ -63,6 +72,8 @@ impl Refusal {
             Self::AlreadyUsed(_) => "payment_already_used",
             Self::Answered { .. } => "payment_replayed",
             Self::OtherRequest => "payment_for_other_request",
+            Self::OtherPurchase => "payment_identifier_conflict",
+            Self::Spent { .. } => "payment_spent",
             Self::Unsettled { .. } => "settlement_unknown",
             Self::Invalid { .. } => "payment_invalid",
             Self::Exposed => "too_much_unsettled",

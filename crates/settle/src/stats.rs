@@ -13,7 +13,7 @@ pub struct CashierStats {
     /// Permits given.
     pub admitted: u64,
     /// Refusals by [`Refusal::code`].
-    pub refused: [(&'static str, u64); 9],
+    pub refused: [(&'static str, u64); 11],
     /// Permits given back without asking for money.
     pub released: u64,
     /// Captures that moved money.
@@ -44,7 +44,7 @@ macro_rules! counters {
     ($($name:ident),*) => {
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
-            refused: [AtomicU64; 9],
+            refused: [AtomicU64; 11],
             admit_micros: AtomicU64,
             settle_micros: AtomicU64,
             $(pub $name: Counter),*

@@ -10,6 +10,7 @@ mod diagnostic;
 mod dirs;
 mod edit;
 mod error;
+mod facilitators;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod generated;
@@ -36,11 +37,12 @@ use std::{
 pub use diagnostic::{Diagnostic, Severity};
 pub use dirs::{Dirs, DirsError};
 pub use error::StackError;
+pub use facilitators::FacilitatorSettings;
 pub use generated::{OFFERS_NAMESPACE, shipped_line};
 pub use init::InitOutcome;
 pub use journal::{JournalSettings, Reference};
 pub use lock::WriteLock;
-pub use networks::{NetworkSettings, Networks, referred};
+pub use networks::{NetworkSettings, Networks, SecretRef, referred};
 pub use parse::{MAX_FILE_BYTES, OfferFile, offer_schema, parse_offer};
 pub use stack::{
     BackendKind, DEFAULT_ADMIN_PORT, DEFAULT_FACILITATOR, DEFAULT_PORT, Ingress, SellerDefaults, StackConfig, StackLimits, parse_stack,

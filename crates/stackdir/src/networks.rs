@@ -22,8 +22,8 @@ pub struct NetworkSettings {
     /// as many URLs carry a secret.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rpc: Vec<String>,
-    /// The node settles payments itself with the key in this file, `ref+file:///path`. The key pays
-    /// for gas, never holds what buyers pay, and is this node's alone: it replaces transactions that
+    /// The node settles payments itself with the key in this file, `ref+file:///path`, or in this
+    /// variable, `ref+env://NAME`. The key pays for gas, never holds what buyers pay, and is this node's alone: it replaces transactions that
     /// hold up its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub facilitator_key: Option<String>,
@@ -40,7 +40,29 @@ const MAX_NODES: usize = 8;
 const MAX_CONFIRMATIONS: u32 = 1_000;
 const REFERENCE: &str = "ref+file://";
 
+/// Where a secret is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretRef<'a> {
+    /// In this file; the path is absolute.
+    File(&'a Path),
+    /// In this environment variable.
+    Env(&'a str),
+}
+
+impl<'a> SecretRef<'a> {
+    /// Reads `ref+file:///path` or `ref+env://NAME`.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let name = |name: &&str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        text.strip_prefix("ref+env://").filter(name).map(Self::Env).or_else(|| referred(text).map(Self::File))
+    }
+}
+
 impl NetworkSettings {
+    /// Where the facilitator's key is.
+    pub fn key(&self) -> Option<SecretRef<'_>> {
+        self.facilitator_key.as_deref().and_then(SecretRef::parse)
+    }
+
     /// File of the facilitator's key.
     pub fn key_file(&self) -> Option<&Path> {
         self.facilitator_key.as_deref().and_then(referred)
@@ -83,9 +105,9 @@ pub(crate) fn check(networks: &Networks) -> Vec<Violation> {
                 refuse(format!(".rpc[{index}]"), "rpc_url", message, "write a URL, or the file that holds one, as ref+file:///path");
             }
         }
-        if settings.facilitator_key.is_some() && settings.key_file().is_none() {
+        if settings.facilitator_key.is_some() && settings.key().is_none() {
             // What is written there may be the key itself.
-            let message = "no ref+file:// with an absolute path".to_owned();
+            let message = "no ref+file:// with an absolute path, and no ref+env://".to_owned();
             let fix = "put the key into a file that only you can read, outside this folder, and write ref+file:///path/to/it";
             refuse(".facilitatorKey".to_owned(), "key_reference", message, fix);
         }

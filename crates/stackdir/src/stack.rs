@@ -9,6 +9,7 @@ use url::Url;
 
 use crate::{
     diagnostic::{Diagnostic, Finding},
+    facilitators::{self, FacilitatorSettings},
     journal::{self, JournalSettings},
     networks::{self, Networks},
     parse::{broken_rule, decode},
@@ -165,6 +166,8 @@ pub struct StackConfig {
     pub networks: Networks,
     /// Where payments are written down.
     pub journal: JournalSettings,
+    /// Facilitators that want a credential.
+    pub facilitators: Vec<FacilitatorSettings>,
 }
 
 /// Port of the public listener.
@@ -186,6 +189,7 @@ impl Default for StackConfig {
             limits: StackLimits::default(),
             networks: Networks::new(),
             journal: JournalSettings::default(),
+            facilitators: Vec::new(),
         }
     }
 }
@@ -215,6 +219,8 @@ pub(crate) struct StackFile {
     networks: Option<Networks>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     journal: Option<JournalSettings>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    facilitators: Vec<FacilitatorSettings>,
 }
 
 impl From<&StackConfig> for StackFile {
@@ -231,6 +237,7 @@ impl From<&StackConfig> for StackFile {
             limits: (config.limits != StackLimits::default()).then(|| config.limits.clone()),
             networks: (!config.networks.is_empty()).then(|| config.networks.clone()),
             journal: (config.journal != JournalSettings::default()).then(|| config.journal.clone()),
+            facilitators: config.facilitators.clone(),
         }
     }
 }
@@ -307,14 +314,29 @@ fn resolve(root: &Node, file: StackFile) -> Result<StackConfig, Vec<Finding>> {
     let defaults = file.defaults.unwrap_or_default();
     let networks = file.networks.unwrap_or_default();
     let journal = file.journal.unwrap_or_default();
-    for violation in check_defaults(&defaults).into_iter().chain(networks::check(&networks)).chain(journal::check(&journal)) {
+    let facilitators = file.facilitators;
+    let more = networks::check(&networks).into_iter().chain(journal::check(&journal)).chain(facilitators::check(&facilitators));
+    for violation in check_defaults(&defaults).into_iter().chain(more) {
         refuse(&violation.field, violation.code, violation.message, violation.fix);
     }
     if !findings.is_empty() {
         return Err(findings);
     }
     let limits = file.limits.unwrap_or_default();
-    Ok(StackConfig { id: file.id, backend, context: file.context, ingress, listen, admin, public_url, defaults, limits, networks, journal })
+    Ok(StackConfig {
+        id: file.id,
+        backend,
+        context: file.context,
+        ingress,
+        listen,
+        admin,
+        public_url,
+        defaults,
+        limits,
+        networks,
+        journal,
+        facilitators,
+    })
 }
 
 fn resolve_ingress(file: IngressFile, refuse: &mut impl FnMut(&str, &'static str, String, String)) -> Ingress {

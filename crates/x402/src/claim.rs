@@ -9,7 +9,7 @@ use obol_offer::{Address, Amount, B256, Network};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value, value::RawValue};
 
-use crate::{DecodeError, Version};
+use crate::{BadPaymentId, DecodeError, PaymentId, Version, identifier};
 
 /// Longest signature in bytes; those of smart wallets carry proofs.
 const MAX_SIGNATURE_BYTES: usize = 4096;
@@ -22,6 +22,8 @@ pub(crate) struct Claim {
     pub resource_url: Option<String>,
     /// What was signed; other schemes and transfer methods have none.
     pub authorization: Option<SignedClaim>,
+    /// The buyer's own name for the purchase (v2).
+    pub identifier: Result<Option<PaymentId>, BadPaymentId>,
     /// Replacements that change the spelling and not the meaning, by position, none overlapping.
     pub edits: Vec<Edit>,
 }
@@ -91,6 +93,7 @@ struct RawPayment<'a> {
     resource: Option<RawResource>,
     #[serde(borrow)]
     payload: RawPayload<'a>,
+    extensions: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -182,8 +185,9 @@ impl Claim {
             },
         };
         let authorization = raw.payload.read(&mut edits)?;
+        let identifier = raw.extensions.filter(|_| version == Version::V2).map_or(Ok(None), |extensions| identifier::of(&extensions));
         let resource_url = raw.resource.and_then(|r| r.url).filter(|url| version == Version::V2 && !url.is_empty());
-        Ok(Self { choice, resource_url, authorization, edits: edits.list })
+        Ok(Self { choice, resource_url, authorization, identifier, edits: edits.list })
     }
 }
 

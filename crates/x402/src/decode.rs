@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    AuthorizationKind, Quote, ReplayKey,
+    AuthorizationKind, BadPaymentId, PaymentId, Quote, ReplayKey,
     claim::{Choice, Claim},
     keys,
     quote::truncate,
@@ -70,6 +70,19 @@ impl Payment {
     /// SHA-256 of the payload as decoded.
     pub fn digest(&self) -> [u8; 32] {
         Sha256::digest(self.raw.get()).into()
+    }
+
+    /// The buyer's own name for the purchase; v1 has none.
+    ///
+    /// # Errors
+    /// [`BadPaymentId`] for one that is not 16 to 128 of `[A-Za-z0-9_-]`.
+    pub fn identifier(&self) -> Result<Option<&PaymentId>, BadPaymentId> {
+        self.claim.identifier.as_ref().map(Option::as_ref).map_err(|bad| *bad)
+    }
+
+    /// Unix second from which on its authorization is void; `None` when it has none.
+    pub fn valid_before(&self) -> Option<u64> {
+        self.claim.authorization.as_ref().map(|signed| signed.valid_before)
     }
 
     /// The keys under which this payment may have been presented before, whatever is asked for
@@ -150,6 +163,21 @@ pub fn decode(headers: &PaymentHeaders<'_>) -> Result<Option<Payment>, DecodeErr
         return Err(DecodeError::TooLong);
     }
     let text = String::from_utf8(from_base64(value).ok_or(DecodeError::NotBase64)?).map_err(|_| DecodeError::malformed("not UTF-8"))?;
+    read(text, newest_only).map(Some)
+}
+
+/// Reads the JSON of a payment, as a gateway hands it to a facilitator.
+///
+/// # Errors
+/// [`DecodeError`] when it is none.
+pub fn decode_json(text: String) -> Result<Payment, DecodeError> {
+    if text.len() > MAX_HEADER_BYTES {
+        return Err(DecodeError::TooLong);
+    }
+    read(text, false)
+}
+
+fn read(text: String, newest_only: bool) -> Result<Payment, DecodeError> {
     if depth(&text) > MAX_DEPTH {
         return Err(DecodeError::malformed(format_args!("nested deeper than {MAX_DEPTH} levels")));
     }
@@ -161,7 +189,7 @@ pub fn decode(headers: &PaymentHeaders<'_>) -> Result<Option<Payment>, DecodeErr
     keys::check(&text)?;
     let claim = Claim::parse(&text, version)?;
     let raw = RawValue::from_string(text).map_err(DecodeError::malformed)?;
-    Ok(Some(Payment { version, raw, claim }))
+    Ok(Payment { version, raw, claim })
 }
 
 /// Base64 in either alphabet, padded or not.

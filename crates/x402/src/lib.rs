@@ -8,6 +8,7 @@ mod authorization;
 mod claim;
 mod decode;
 pub mod eip3009;
+mod identifier;
 mod keys;
 mod matching;
 pub mod permit2;
@@ -19,7 +20,8 @@ mod upto;
 pub mod wire;
 
 pub use authorization::{Authorization, AuthorizationKind, ReplayKey};
-pub use decode::{DecodeError, MAX_HEADER_BYTES, Payment, PaymentHeaders, Version, decode};
+pub use decode::{DecodeError, MAX_HEADER_BYTES, Payment, PaymentHeaders, Version, decode, decode_json};
+pub use identifier::{BadPaymentId, PAYMENT_IDENTIFIER, PaymentId};
 pub use matching::{ChargeError, LocalCheck, MAX_VALIDITY, MIN_VALIDITY_LEFT, MatchedPayment, Mismatch, match_payment};
 pub use quote::{Challenge, MAX_ERROR_CHARS, Quote, QuoteInfo};
 pub use receipt::Receipt;

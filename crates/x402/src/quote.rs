@@ -1,12 +1,12 @@
 //! The price of a route, prepared once so that a challenge is a copy and not a computation.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use obol_offer::Terms;
+use obol_offer::{PaymentIdentifier, Terms};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
-    AuthorizationKind, UptoFacilitators, Version,
+    AuthorizationKind, UptoFacilitators, Version, identifier,
     wire::{PaymentRequired, Requirements, RequirementsV1, ResourceInfo},
 };
 
@@ -21,6 +21,8 @@ pub struct QuoteInfo {
     pub service_name: String,
     /// Who can settle `upto` payments.
     pub facilitators: UptoFacilitators,
+    /// Whether buyers may name their purchases.
+    pub payment_identifier: PaymentIdentifier,
 }
 
 /// Name in `extra` of how the money is moved.
@@ -70,7 +72,9 @@ impl Quote {
             .unzip();
         let requirements: Vec<Requirements> = terms.iter().zip(&kinds).map(|(terms, kind)| requirements_v2(terms, *kind)).collect();
         let v2 = requirements.iter().map(|r| json(r).into()).collect();
-        let challenge = json(&PaymentRequired { x402_version: 2, error: None, resource: resource(&info), accepts: requirements });
+        let extensions = identifier::advertised(info.payment_identifier);
+        let challenge =
+            json(&PaymentRequired { x402_version: 2, error: None, resource: resource(&info), accepts: requirements, extensions });
         let (_, tail) = challenge.split_once(r#""url":"""#).unwrap_or_default();
         let v1 = terms.iter().zip(&kinds).map(|(terms, kind)| split_v1(terms, *kind, &info)).collect();
         Self { v2, v2_tail: STANDARD.encode(tail).into(), v1, terms, kinds, info }

@@ -96,6 +96,9 @@ pub struct PaymentRequired {
     pub resource: ResourceInfo,
     /// At least one.
     pub accepts: Vec<Requirements>,
+    /// What else buyers may say, by extension.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extensions: Option<Value>,
 }
 
 /// v1 challenge (body).

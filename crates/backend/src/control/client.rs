@@ -11,7 +11,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
 use super::{
-    MintRequest, NodeStatus, OfferView, PaymentPage, PaymentQuery, Problem, SOCKET, SandboxBalance, SyncRequest, SyncResult, payments,
+    MintRequest, NodeStatus, OfferView, PaymentPage, PaymentQuery, PaymentRecord, Problem, Refund, RefundRequest, SOCKET, SandboxBalance,
+    SyncRequest, SyncResult, payments,
 };
 
 /// Largest answer we read: ten thousand offers fit many times over.
@@ -135,6 +136,14 @@ impl Client {
     /// [`ControlError`].
     pub async fn export(&self, query: &PaymentQuery) -> Result<PaymentPage, ControlError> {
         self.get(&format!("/v1/payments/export?{}", payments::render(query))).await
+    }
+
+    /// Notes that the money of an owed payment was sent back; the payment as it is then.
+    ///
+    /// # Errors
+    /// [`ControlError::Refused`] with code `payment_not_owed` when nothing is owed for it.
+    pub async fn note_refund(&self, key: &str, refund: Refund) -> Result<PaymentRecord, ControlError> {
+        self.post("/v1/payments/refund", &RefundRequest { key: key.to_owned(), refund }).await
     }
 
     /// Asks the node to finish what it has begun and to end.

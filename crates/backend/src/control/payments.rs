@@ -1,11 +1,14 @@
 //! Payments over the control socket: the journal stays with the node that has it.
 
 use hyper::StatusCode;
-use obol_settle::{Cashier, ListError, PaymentQuery};
+use obol_settle::{Cashier, ListError, PaymentQuery, RefundError};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use url::form_urlencoded;
 
-use super::server::{Answer, Refused, json};
+use super::{
+    RefundRequest,
+    server::{Answer, Refused, json},
+};
 
 /// Answers `GET /v1/payments…`: a page of the newest, `export` for a page of all with archives, or
 /// a key for one.
@@ -17,6 +20,24 @@ pub(super) async fn answer(cashier: &Cashier, rest: &[&str], query: Option<&str>
             let found = cashier.payment(&key.join("/")).await?;
             json(&found.ok_or_else(|| Refused::new(StatusCode::NOT_FOUND, "payment_unknown", "there is no such payment"))?)
         }
+    }
+}
+
+/// Answers `POST /v1/payments/refund`. Nothing is paid: the seller says what was done.
+pub(super) async fn refund(cashier: &Cashier, request: RefundRequest) -> Answer {
+    let RefundRequest { key, refund } = request;
+    json(&cashier.note_refund(&key, refund).await?)
+}
+
+impl From<RefundError> for Refused {
+    fn from(error: RefundError) -> Self {
+        let status = match &error {
+            RefundError::Unknown => StatusCode::NOT_FOUND,
+            RefundError::NotOwed(_) => StatusCode::CONFLICT,
+            RefundError::Journal(_) => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Self::new(status, error.code(), error.to_string())
     }
 }
 
@@ -97,7 +118,7 @@ mod tests {
 
     #[test]
     fn hostile_queries_are_refused() {
-        for query in ["state=lost", "offer=A", "payer=0x", "since=now", "limit=-1", "lots=1", "limit=99999999999999999999999"] {
+        for query in ["state=vanished", "offer=A", "payer=0x", "since=now", "limit=-1", "lots=1", "limit=99999999999999999999999"] {
             let Err(Refused(status, problem)) = parse(Some(query)) else { panic!("{query}") };
             assert_eq!((status, problem.code.as_str()), (StatusCode::BAD_REQUEST, "bad_query"), "{query}");
         }

@@ -124,6 +124,7 @@ impl Control {
                 json(&serde_json::json!({}))
             }
             (&Method::GET, ["v1", "payments", rest @ ..]) => payments::answer(&self.cashier, rest, request.uri().query()).await,
+            (&Method::POST, ["v1", "payments", "refund"]) => payments::refund(&self.cashier, body(request).await?).await,
             (&Method::GET, ["v1", "sandbox", "balance", address]) => {
                 let address = address.parse().map_err(|_| Refused::new(StatusCode::BAD_REQUEST, "address", "no address"))?;
                 json(&self.balance(address).await?)

@@ -8,7 +8,10 @@ use tokio::io::AsyncWriteExt;
 use crate::support::*;
 
 async fn shop() -> Shop {
-    Shop::with(GatewayConfig::default(), |spec| spec.delivery = Some(DeliverySpec { on_lost: OnLost::StoredAnswer })).await
+    Shop::with(GatewayConfig::default(), |spec| {
+        spec.delivery = Some(DeliverySpec { on_lost: OnLost::StoredAnswer, ..DeliverySpec::default() })
+    })
+    .await
 }
 
 #[tokio::test]

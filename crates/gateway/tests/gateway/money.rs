@@ -175,6 +175,19 @@ async fn a_settlement_that_was_never_asked_moves_nothing() {
     assert_eq!(shop.get_paid_patiently("/services/a/x", &payment).await.status, StatusCode::OK);
 }
 
+/// Without a chain to read, a facilitator's "used already" may mean that the seller was paid.
+#[tokio::test]
+async fn a_nonce_used_before_it_came_is_no_402() {
+    let shop = Shop::open().await;
+    *shop.facilitator.invalid.lock().unwrap() = Some("invalid_exact_evm_nonce_already_used");
+    let got = shop.get_paid("/services/a/x", &shop.payment()).await;
+    assert_eq!((got.status, got.json()["error"].as_str()), (StatusCode::CONFLICT, Some("payment_spent")));
+    assert!(!got.headers.contains_key("payment-required") && got.json()["hint"].as_str().unwrap().contains("refund"));
+    *shop.facilitator.invalid.lock().unwrap() = Some("invalid_exact_evm_transaction_simulation_failed");
+    let got = shop.get_paid("/services/a/x", &shop.payment()).await;
+    assert_eq!((got.status, got.json()["code"].as_str()), (StatusCode::PAYMENT_REQUIRED, Some("payment_invalid")));
+}
+
 #[tokio::test]
 async fn the_facilitators_verdict_counts() {
     let shop = Shop::open().await;

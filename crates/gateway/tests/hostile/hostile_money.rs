@@ -103,16 +103,32 @@ async fn a_payment_settled_by_somebody_else_is_neither_free_nor_lost() {
     assert_eq!((market.ledger.transfers(), market.ledger.balance(payee())), (1, PRICE));
 }
 
-/// The same before we have seen the payment at all: it cannot be told from one that was used up
-/// elsewhere, so nothing is served; the money is where the buyer sent it, and the answer says why.
+/// The same before we have seen the payment at all. It may have bought something of the same payee
+/// elsewhere, so nothing is served; the chain shows that the seller was paid, so no 402 asks for more.
 #[tokio::test]
 async fn a_payment_settled_before_it_came_buys_nothing() {
     let market = Market::open().await;
     let payment = market.shop.payment();
     market.ledger.transfer(payer(), payee(), PRICE, nonce_of(&payment)).unwrap();
     let got = market.shop.get_paid("/services/a/x", &payment).await;
+    assert_eq!(says(&got), (409, "payment_spent".into()));
+    assert_eq!(
+        (got.json()["transaction"].as_str(), got.json()["retriable"].as_bool()),
+        (Some(&*nonce_of(&payment).to_string()), Some(false))
+    );
+    assert!(got.json()["hint"].as_str().unwrap().contains("refund") && !got.headers.contains_key("payment-required"));
+    assert_eq!((market.shop.upstream.heads(), market.ledger.settles.load(SeqCst)), (0, 0));
+
+    // A nonce that its payer cancelled paid nobody: that one may sign anew.
+    let cancelled = market.shop.payment();
+    market.ledger.cancel(nonce_of(&cancelled));
+    let got = market.shop.get_paid("/services/a/x", &cancelled).await;
     assert_eq!(says(&got), (402, "payment_invalid".into()));
     assert!(got.json()["error"].as_str().unwrap().contains("nonce_already_used"));
+    // Nor did one that went to somebody else.
+    let elsewhere = market.shop.payment();
+    market.ledger.transfer(payer(), payer(), PRICE, nonce_of(&elsewhere)).unwrap();
+    assert_eq!(says(&market.shop.get_paid("/services/a/x", &elsewhere).await), (402, "payment_invalid".into()));
     assert_eq!((market.shop.upstream.heads(), market.ledger.settles.load(SeqCst)), (0, 0));
 }
 

@@ -3,6 +3,7 @@
 // Helpers outside `#[test]` functions are test code too.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod documented;
 mod hostile_money;
 mod hostile_resources;
 mod hostile_web;

@@ -101,12 +101,17 @@ fn payload(terms: &Terms) -> Value {
 
 /// Value of `PAYMENT-SIGNATURE` for terms.
 pub fn pay_v2(terms: &Terms) -> String {
+    pay_v2_with(terms, &Value::Null)
+}
+
+/// The same with extensions.
+pub fn pay_v2_with(terms: &Terms, extensions: &Value) -> String {
     let accepted = json!({
         "scheme": "exact", "network": terms.network.caip2(), "amount": terms.amount.to_string(), "asset": terms.asset.address.to_string(),
         "payTo": terms.pay_to.to_string(), "maxTimeoutSeconds": terms.max_timeout_seconds,
         "extra": { "name": terms.asset.domain_name, "version": terms.asset.domain_version },
     });
-    STANDARD.encode(json!({ "x402Version": 2, "accepted": accepted, "payload": payload(terms) }).to_string())
+    STANDARD.encode(json!({ "x402Version": 2, "accepted": accepted, "payload": payload(terms), "extensions": extensions }).to_string())
 }
 
 /// Value of `X-PAYMENT` for terms.

@@ -13,9 +13,9 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub use inference::{RuntimeArg, SellInferenceArgs, ServeInferenceArgs};
 pub use more::{CompletionsArgs, DiffArgs, QuickstartArgs, SandboxCommand, SchemaArgs, SchemaWhat};
 pub use pay::PayArgs;
-pub use payments::{ExportArgs, ExportFormat, PaymentsCommand, PaymentsListArgs, PaymentsShowArgs};
+pub use payments::{ExportArgs, ExportFormat, PaymentsCommand, PaymentsListArgs, PaymentsShowArgs, RefundArgs};
 pub use sell::{DeleteArgs, EditArgs, SellCommand, SellHttpArgs, StartArgs, StatusArgs, StopArgs, TestArgs};
-pub use serve::{ControllerArgs, GatewayArgs, RoleArgs, ServeCommand};
+pub use serve::{ControllerArgs, FacilitatorArgs, GatewayArgs, RoleArgs, ServeCommand};
 pub use stack::{InitArgs, InstallServiceArgs, LogFormat, PurgeArgs, StackCommand, UpArgs};
 
 /// Sell an HTTP service per request over x402, from your own machine.
@@ -97,7 +97,7 @@ pub enum Command {
     /// Play money for trying things out
     #[command(subcommand)]
     Sandbox(SandboxCommand),
-    /// Run one program of a cluster; for Pods
+    /// Run one program of a stack by itself; for Pods
     #[command(subcommand)]
     Serve(ServeCommand),
     /// Print a completion script for a shell

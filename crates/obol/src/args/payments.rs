@@ -11,6 +11,28 @@ pub enum PaymentsCommand {
     Export(ExportArgs),
     /// List what was paid for and not delivered, to be refunded by hand
     Owed,
+    /// Note that you have sent the money of an owed payment back; this pays nothing itself
+    Refund(RefundArgs),
+}
+
+/// `obol payments refund`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  obol payments refund 0x5f8b2c --transaction 0x…
+  obol payments refund 0x5f8b2c --note 'sent another answer by mail'")]
+pub struct RefundArgs {
+    /// The payment's key, or the first digits of its nonce or transaction
+    pub key: String,
+    /// The transaction that sent the money back
+    #[arg(long, value_name = "HASH")]
+    pub transaction: Option<String>,
+    /// For your books, at most 500 characters
+    #[arg(long, value_name = "TEXT")]
+    pub note: Option<String>,
+    /// Show the payment and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// `obol payments list`
@@ -21,7 +43,7 @@ Examples:
   obol payments list --state unknown --state pending")]
 pub struct PaymentsListArgs {
     /// Only in this state: reserved, settling, pending, unknown, settled, delivered, owed,
-    /// released, refused or expired; may be repeated
+    /// rerunning, lost, refunded, released, refused or expired; may be repeated
     #[arg(long, value_name = "STATE")]
     pub state: Vec<String>,
     /// Only for this offer

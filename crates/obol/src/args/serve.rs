@@ -13,6 +13,8 @@ pub enum ServeCommand {
     Gateway(GatewayArgs),
     /// Stand before a model server: only the sold model, and usage counted
     Inference(ServeInferenceArgs),
+    /// Verify and settle payments for gateways, which then hold no key
+    Facilitator(FacilitatorArgs),
 }
 
 /// What every program of a cluster is told.
@@ -69,4 +71,32 @@ pub struct GatewayArgs {
     /// Folder of the journal
     #[arg(long, value_name = "DIR", env = "OBOL_DATA_DIR", default_value = "/var/lib/obol")]
     pub data: PathBuf,
+}
+
+/// `obol serve facilitator`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The key pays for gas and never holds what buyers pay. It is in the file that `facilitatorKey` of
+each network names, or in the variable OBOL_FACILITATOR_KEY for all that name none.
+
+Examples:
+  obol serve facilitator --stack stack.yaml
+  OBOL_FACILITATOR_CREDENTIAL=… obol serve facilitator --listen 0.0.0.0:8404 --admin 0.0.0.0:9404")]
+pub struct FacilitatorArgs {
+    /// The stack.yaml whose `networks` are served
+    #[arg(long, value_name = "FILE", default_value = "/etc/obol/stack.yaml")]
+    pub stack: PathBuf,
+    /// Where gateways are served
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8404")]
+    pub listen: SocketAddr,
+    /// Where health and metrics are served
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9404")]
+    pub admin: SocketAddr,
+    /// File with the bearer token that gateways must send; else the variable
+    /// OBOL_FACILITATOR_CREDENTIAL; without both anybody may call
+    #[arg(long, value_name = "FILE")]
+    pub credential_file: Option<PathBuf>,
+    /// How the log is written: text or json
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "FORMAT")]
+    pub log: Option<LogFormat>,
 }

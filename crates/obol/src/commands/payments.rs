@@ -5,12 +5,12 @@ mod when;
 
 use std::collections::{BTreeMap, HashSet};
 
-use obol_backend::control::{Client, PaymentPage, PaymentQuery, PaymentRecord, PaymentState};
+use obol_backend::control::{Client, ControlError, PaymentPage, PaymentQuery, PaymentRecord, PaymentState, Refund};
 use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
-    args::{ExportArgs, ExportFormat, PaymentsCommand, PaymentsListArgs, PaymentsShowArgs},
+    args::{ExportArgs, ExportFormat, PaymentsCommand, PaymentsListArgs, PaymentsShowArgs, RefundArgs},
     commands::context::Context,
     error::{Error, Problem},
     exit::Exit,
@@ -24,6 +24,7 @@ pub async fn run(command: PaymentsCommand, printer: &Printer) -> Result<Exit, Er
         PaymentsCommand::Show(args) => show(&args, printer).await,
         PaymentsCommand::Export(args) => export(&args, printer).await,
         PaymentsCommand::Owed => owed(printer).await,
+        PaymentsCommand::Refund(args) => refund(args, printer).await,
     }
 }
 
@@ -107,17 +108,52 @@ fn moment(time: OffsetDateTime) -> String {
     time.replace_nanosecond(0).ok().and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
-async fn show(args: &PaymentsShowArgs, printer: &Printer) -> Result<Exit, Error> {
-    if args.key.len() < 4 {
-        return Err(refused("payment_key", "payment's key", &args.key, "write at least 4 characters of it".into(), "KEY"));
-    }
+async fn refund(args: RefundArgs, printer: &Printer) -> Result<Exit, Error> {
     let node = Context::open()?.need_node().await?;
-    let found = all(&node, PaymentQuery { find: Some(args.key.clone()), ..PaymentQuery::default() }).await?;
+    let mut payment = find(&node, &args.key).await?;
+    if !args.dry_run {
+        let refund = Refund { transaction: args.transaction, note: args.note };
+        payment = node.note_refund(&payment.key, refund).await.map_err(not_refunded)?;
+    }
+    printer.data(&payment, || details(&payment));
+    if args.dry_run {
+        printer.hint(if payment.state.is_owed() { "nothing was changed" } else { "nothing is owed for it; nothing was changed" });
+    }
+    Ok(Exit::Done)
+}
+
+fn not_refunded(error: ControlError) -> Error {
+    const FIXES: [(&str, &str); 3] = [
+        ("payment_not_owed", "type `obol payments owed` for what is"),
+        ("refund_transaction", "write the hash of the transaction that sent the money back"),
+        ("refund_note", "write a shorter note, in one line"),
+    ];
+    match &error {
+        ControlError::Refused(problem) => match FIXES.iter().find(|(code, _)| *code == problem.code) {
+            Some((code, fix)) => Error::failed(*code, problem.message.clone(), *fix),
+            None => error.into(),
+        },
+        _ => error.into(),
+    }
+}
+
+async fn show(args: &PaymentsShowArgs, printer: &Printer) -> Result<Exit, Error> {
+    let payment = find(&Context::open()?.need_node().await?, &args.key).await?;
+    printer.data(&payment, || details(&payment));
+    Ok(Exit::Done)
+}
+
+/// The one payment that begins like that.
+async fn find(node: &Client, key: &str) -> Result<PaymentRecord, Error> {
+    if key.len() < 4 {
+        return Err(refused("payment_key", "payment's key", key, "write at least 4 characters of it".into(), "KEY"));
+    }
+    let found = all(node, PaymentQuery { find: Some(key.to_owned()), ..PaymentQuery::default() }).await?;
+    let found = match <[PaymentRecord; 1]>::try_from(found) {
+        Ok([payment]) => return Ok(payment),
+        Err(found) => found,
+    };
     match found.as_slice() {
-        [payment] => {
-            printer.data(payment, || details(payment));
-            Ok(Exit::Done)
-        }
         [] => Err(Error::failed("payment_unknown", "there is no such payment", "type `obol payments list`")),
         several => {
             let keys: Vec<_> = several.iter().take(5).map(|payment| payment.key.as_str()).collect();
@@ -144,6 +180,9 @@ fn details(payment: &PaymentRecord) -> String {
         ("paid to", Some(payment.pay_to.to_string())),
         ("transaction", payment.transaction.clone()),
         ("reason", payment.reason.clone()),
+        ("identifier", payment.identifier.clone()),
+        ("refunded in", payment.refund.as_ref().and_then(|refund| refund.transaction.clone())),
+        ("note", payment.refund.as_ref().and_then(|refund| refund.note.clone())),
         ("facilitator", Some(payment.facilitator.clone())),
         ("first seen", Some(moment(payment.created))),
         ("changed", Some(moment(payment.updated))),
@@ -184,7 +223,8 @@ async fn export(args: &ExportArgs, printer: &Printer) -> Result<Exit, Error> {
 
 async fn owed(printer: &Printer) -> Result<Exit, Error> {
     let node = Context::open()?.need_node().await?;
-    let payments = all(&node, PaymentQuery { states: vec![PaymentState::Owed], ..PaymentQuery::default() }).await?;
+    let states = PaymentState::ALL.into_iter().filter(|state| state.is_owed()).collect();
+    let payments = all(&node, PaymentQuery { states, ..PaymentQuery::default() }).await?;
     let mut totals: BTreeMap<(String, String), obol_offer::Amount> = BTreeMap::new();
     for payment in &payments {
         let total = totals.entry((payment.network.clone(), payment.asset.to_string())).or_default();
@@ -194,7 +234,7 @@ async fn owed(printer: &Printer) -> Result<Exit, Error> {
         totals.iter().map(|((network, asset), amount)| json!({ "network": network, "asset": asset, "amount": amount })).collect();
     printer.data(&json!({ "payments": payments, "totals": totals }), || listed(&payments));
     if printer.is_human() && !payments.is_empty() {
-        printer.hint("each was paid and its answer did not reach the buyer; send the amount back to the payer, from your own wallet");
+        printer.hint("each was paid and its answer did not reach the buyer; send the amount back to the payer, from your own wallet, then type `obol payments refund`");
     }
     Ok(Exit::Done)
 }

@@ -93,7 +93,7 @@ fn lookups_that_make_no_sense_are_refused() {
         assert_eq!((run.code, run.stdout.as_str()), (code, ""), "{args:?}: {}", run.stderr);
         run.error_code()
     };
-    assert_eq!(refused(&["list", "--state", "lost"], 2), "state");
+    assert_eq!(refused(&["list", "--state", "vanished"], 2), "state");
     assert_eq!(refused(&["list", "--offer", "A b"], 2), "offer_name");
     assert_eq!(refused(&["list", "--payer", "0x"], 2), "address");
     assert_eq!(refused(&["list", "--since", "soon"], 2), "when");

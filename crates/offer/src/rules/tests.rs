@@ -126,12 +126,13 @@ fn what_is_owed_to_a_buyer_is_a_receipt_unless_the_offer_says_more() {
     let read = |text: &str| serde_json::from_str::<crate::DeliverySpec>(text);
     assert_eq!(read("{}").unwrap().on_lost, crate::OnLost::Receipt);
     assert_eq!(read(r#"{"onLost":"storedAnswer"}"#).unwrap().on_lost, crate::OnLost::StoredAnswer);
+    assert_eq!(read(r#"{"onLost":"rerun"}"#).unwrap().on_lost, crate::OnLost::Rerun);
     assert!(read(r#"{"onLost":"refund"}"#).is_err() && read(r#"{"onlost":"receipt"}"#).is_err());
     let schema = serde_json::to_value(schemars::schema_for!(OfferSpec)).unwrap();
     let policies = &schema["$defs"]["OnLost"]["oneOf"];
     assert_eq!(
         policies.as_array().map(|list| list.iter().map(|p| p["const"].as_str().unwrap()).collect::<Vec<_>>()).unwrap(),
-        ["receipt", "storedAnswer"]
+        ["receipt", "storedAnswer", "rerun"]
     );
 }
 

@@ -15,7 +15,6 @@ use std::{
     time::Duration,
 };
 
-use obol_payment::State;
 use obol_x402::ReplayKey;
 use tokio::sync::oneshot;
 
@@ -56,7 +55,7 @@ type Due = BTreeMap<String, Vec<(ReplayKey, Row)>>;
 pub(super) fn is_due(row: &Row, now: u64, after: Duration) -> bool {
     let old = row.updated.saturating_add(u64::try_from(after.as_millis()).unwrap_or(u64::MAX)) <= now;
     let void = row.valid_before.saturating_mul(1000).saturating_add(CLOCK_MARGIN) <= now;
-    let closed = !row.state.is_open() && row.state != State::Owed;
+    let closed = !row.state.is_open() && !row.state.is_owed();
     closed && old && void
 }
 

@@ -10,7 +10,7 @@ use super::{
     Reservation,
     row::{Ask, Row},
 };
-use crate::Receipt;
+use crate::{Receipt, Refund};
 
 /// Why something was not written.
 #[derive(Debug)]
@@ -39,6 +39,7 @@ pub(crate) struct Change {
     pub answer: Option<Vec<u8>>,
     /// From now.
     pub next_attempt: Option<Duration>,
+    pub refund: Option<Refund>,
 }
 
 impl Change {
@@ -59,6 +60,11 @@ impl Change {
 
     pub fn transaction(mut self, transaction: Option<String>) -> Self {
         self.transaction = transaction;
+        self
+    }
+
+    pub fn refund(mut self, refund: Refund) -> Self {
+        self.refund = Some(refund);
         self
     }
 

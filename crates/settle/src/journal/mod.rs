@@ -20,6 +20,7 @@ use std::{
     sync::{Arc, mpsc},
 };
 
+use obol_offer::B256;
 use obol_payment::Event;
 use obol_x402::ReplayKey;
 use tokio::sync::oneshot;
@@ -27,7 +28,7 @@ use tokio::sync::oneshot;
 pub(crate) use command::{Change, Hold, WriteError};
 #[cfg(fuzzing)]
 pub(crate) use row::key_from_bytes;
-pub(crate) use row::{Ask, Row, key_bytes, key_from_hex, key_hex};
+pub(crate) use row::{Ask, Row, key_bytes, key_from_hex, key_hex, name_of};
 pub(crate) use store::now_ms;
 
 use self::{command::Command, store::Opener};
@@ -134,6 +135,18 @@ impl Journal {
         }
     }
 
+    /// The payment that bought what a payer calls by a name ([`name_of`]).
+    pub async fn named(&self, name: &B256) -> Result<Option<(ReplayKey, Row)>, WriteError> {
+        let named = match &self.storage {
+            Storage::File(store) => store.named(name).map_err(|error| error.to_string()),
+            Storage::Shared(database) => database.named(name).await.map_err(|error| error.to_string()),
+        };
+        named.map_err(|error| {
+            tracing::error!(error, "the journal cannot be read");
+            WriteError::Unavailable
+        })
+    }
+
     /// The answer that is kept with a payment.
     pub async fn answer(&self, key: &ReplayKey) -> Option<StoredAnswer> {
         let bytes = match &self.storage {
@@ -154,8 +167,12 @@ impl Journal {
 
     /// Writes that the facilitator is about to be asked; it must not be asked if this fails.
     async fn begin(&self, key: ReplayKey, ask: Ask, kept: Option<Vec<u8>>) -> Result<(), WriteError> {
+        self.change(key, Change { ask: Some(Box::new(ask)), answer: kept, ..Change::new(&[Event::CaptureBegun]) }).await
+    }
+
+    /// Writes a transition, or says why it is not allowed now.
+    pub async fn change(&self, key: ReplayKey, change: Change) -> Result<(), WriteError> {
         let (reply, answer) = oneshot::channel();
-        let change = Change { ask: Some(Box::new(ask)), answer: kept, ..Change::new(&[Event::CaptureBegun]) };
         self.send(Command::Try { key, change, reply });
         answer.await.unwrap_or(Err(WriteError::Unavailable))
     }

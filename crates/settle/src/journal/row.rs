@@ -3,10 +3,11 @@
 use alloy_primitives::Bytes;
 use obol_offer::{Address, Amount, Asset, B256, Network, OfferName, Scheme, Terms, TransferMethod};
 use obol_payment::State;
-use obol_x402::{Authorization, AuthorizationKind, LocalCheck, MatchedPayment, ReplayKey, Version};
+use obol_x402::{Authorization, AuthorizationKind, LocalCheck, MatchedPayment, PaymentId, ReplayKey, Version};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
-use crate::{Receipt, refusal::Known};
+use crate::{Receipt, Refund, refusal::Known};
 
 /// Length of a key in bytes.
 pub(crate) const KEY_LEN: usize = 80;
@@ -33,6 +34,14 @@ pub(crate) fn key_from_bytes(bytes: &[u8; KEY_LEN]) -> Option<ReplayKey> {
         payer: Address::from(*payer),
         nonce: B256::try_from(nonce).ok()?,
     })
+}
+
+/// Where a payer's own name for a purchase is looked up: no other payer can take it.
+pub(crate) fn name_of(payer: Address, id: &str) -> B256 {
+    let mut hash = Sha256::new();
+    hash.update(payer);
+    hash.update(id);
+    B256::from_slice(&hash.finalize())
 }
 
 /// A key in hexadecimal, for cursors.
@@ -84,6 +93,12 @@ pub(crate) struct Row {
     pub symbol: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decimals: Option<u8>,
+    /// The payer's own name for the purchase.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// What the seller says of sending the money back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refund: Option<Refund>,
     /// Bytes of the answer that is kept with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<u64>,
@@ -164,11 +179,19 @@ impl Row {
             created: 0,
             updated: 0,
             next_attempt: None,
+            id: None,
+            refund: None,
             answer: None,
             symbol: Some(payment.terms.asset.symbol.clone()),
             decimals: Some(payment.terms.asset.decimals),
             ask: None,
         }
+    }
+
+    /// With the payer's own name for the purchase.
+    pub fn named(mut self, id: Option<&PaymentId>) -> Self {
+        self.id = id.map(ToString::to_string);
+        self
     }
 
     pub fn known(&self) -> Known {

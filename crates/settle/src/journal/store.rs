@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use obol_offer::B256;
 use obol_payment::Event;
 use obol_x402::ReplayKey;
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
@@ -15,7 +16,7 @@ use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, Ta
 use super::{
     archive::Archive,
     command::{Change, Command, WriteError},
-    row::{KEY_LEN, Row, key_bytes, key_from_bytes},
+    row::{KEY_LEN, Row, key_bytes, key_from_bytes, name_of},
 };
 use crate::OpenError;
 
@@ -33,9 +34,12 @@ const ANSWERS: Rows = TableDefinition::new("answers");
 const ANSWERS_SIZE: &str = "answers_size";
 /// Bound on that sum; an answer above it is not kept.
 pub(super) const MAX_ANSWERS: u64 = if cfg!(test) { 4096 } else { 256 << 20 };
+/// Payments by what their payers call them: [`name_of`] to the key of a row.
+const NAMES: TableDefinition<'static, &'static [u8; 32], &'static [u8; KEY_LEN]> = TableDefinition::new("names");
 const META: TableDefinition<'static, &'static str, u64> = TableDefinition::new("meta");
 /// 2 added the archives and the answers. 3 added payments whose nonce Permit2 keeps, which an older
-/// program would take for others. A file of an older format is brought up when it is opened.
+/// program would take for others, the payers' names, and the states of a second run and a refund. A file of
+/// an older format is brought up when it is opened.
 const FORMAT: u64 = 3;
 /// Formats that can be brought up.
 const OLDER: [u64; 2] = [1, 2];
@@ -172,6 +176,16 @@ impl Store {
         })
     }
 
+    pub fn named(&self, name: &B256) -> Result<Option<(ReplayKey, Row)>, redb::Error> {
+        let found = {
+            let slot = self.database.read().unwrap_or_else(PoisonError::into_inner);
+            let txn = slot.as_ref().ok_or(redb::Error::DatabaseClosed)?.begin_read()?;
+            txn.open_table(NAMES)?.get(&name.0)?.and_then(|key| key_from_bytes(key.value()))
+        };
+        let Some(key) = found else { return Ok(None) };
+        Ok(self.read(&key)?.map(|row| (key, row)))
+    }
+
     /// The answer that is kept with a payment.
     pub fn answer(&self, key: &ReplayKey) -> Result<Option<Vec<u8>>, redb::Error> {
         let slot = self.database.read().unwrap_or_else(PoisonError::into_inner);
@@ -265,7 +279,18 @@ impl Tables<'_> {
             if same {
                 self.closed.remove(&key)?;
                 self.forget(&key, row.answer)?;
+                self.unname(&key, row)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Lets go of the payer's name for a row, unless another row has it by now.
+    fn unname(&self, key: &[u8; KEY_LEN], row: &Row) -> Result<(), redb::Error> {
+        let Some(name) = key_from_bytes(key).zip(row.id.as_deref()).map(|(key, id)| name_of(key.payer, id)) else { return Ok(()) };
+        let mut names = self.txn.open_table(NAMES)?;
+        if names.get(&name.0)?.is_some_and(|named| named.value() == key) {
+            names.remove(&name.0)?;
         }
         Ok(())
     }
@@ -303,13 +328,18 @@ impl Tables<'_> {
     }
 
     fn reserve(&mut self, key: &ReplayKey, row: &mut Row, now: u64) -> Result<Result<(), WriteError>, redb::Error> {
+        let name = row.id.as_deref().map(|id| name_of(key.payer, id));
         let key = key_bytes(key);
         let existing = self.get(&key)?;
         if let Err(refused) = row.admit(existing.as_ref(), now) {
             return Ok(Err(refused));
         }
-        if existing.is_some() {
+        if let Some(existing) = &existing {
             self.closed.remove(&key)?;
+            self.unname(&key, existing)?;
+        }
+        if let Some(name) = name {
+            self.txn.open_table(NAMES)?.insert(&name.0, &key)?;
         }
         self.open.insert(&key, &*render(row)?)?;
         Ok(Ok(()))
@@ -380,6 +410,7 @@ fn format_of(database: &Database) -> Result<u64, redb::Error> {
     }
     // What the formats added to format 1 are tables; the rows are the same but for fields that may be
     // absent.
+    txn.open_table(NAMES)?;
     txn.open_table(ARCHIVES)?;
     txn.open_table(ANSWERS)?;
     txn.open_table(OPEN)?;

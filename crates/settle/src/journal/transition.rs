@@ -28,6 +28,7 @@ impl Row {
         self.receipt = change.receipt.clone().or(self.receipt.take());
         self.transaction = change.transaction.clone().or(self.transaction.take());
         self.reason = change.reason.clone().or(self.reason.take());
+        self.refund = change.refund.clone().or(self.refund.take());
         let planned = change.next_attempt.map(|wait| now.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
         self.next_attempt = planned.or(self.next_attempt).filter(|_| state.is_unsettled());
         self.ask = change.ask.clone().or(self.ask.take()).filter(|_| state.is_unsettled());

@@ -113,3 +113,21 @@ async fn a_journal_without_open_payments_is_ready_at_once() {
     let (dir, facilitator) = (tempfile::tempdir().unwrap(), Scripted::new());
     assert!(open(dir.path(), &facilitator, NEVER).await.is_recovered());
 }
+
+/// The buyer was told that nothing was charged: a crash right after that must not make it untrue.
+#[tokio::test]
+async fn what_was_told_as_never_asked_is_not_asked_after_a_crash() {
+    for n in 0..10 {
+        let (before, after) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let facilitator = Scripted::settling([SettleOutcome::NotAsked { cause: "down".into() }]);
+        let cashier = open(before.path(), &facilitator, NEVER).await;
+        let captured = cashier.admit(&offer(), payment(n), &[], REQUEST).await.unwrap().capture().await;
+        std::fs::copy(before.path().join("journal.redb"), after.path().join("journal.redb")).unwrap();
+        assert!(matches!(captured, Captured::NotAsked));
+        let reborn = Scripted::new();
+        let second = open(after.path(), &reborn, SOON).await;
+        second.recovered().await;
+        assert_eq!((reborn.settled.load(SeqCst), second.stats().unknown_now), (0, 0), "copy {n}");
+        assert!(second.admit(&offer(), payment(n), &[], REQUEST).await.is_ok(), "and it may be used");
+    }
+}

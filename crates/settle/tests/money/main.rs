@@ -7,5 +7,6 @@ mod chain;
 mod crash;
 mod hostile;
 mod ledger;
+mod owed;
 mod stored;
 mod support;

@@ -2,7 +2,7 @@
 
 use obol_backend::control::PaymentRecord;
 
-const HEAD: &str = "created,updated,offer,state,network,asset,symbol,amount,amount_atomic,payer,pay_to,transaction,reason,facilitator,key,settled,settled_atomic";
+const HEAD: &str = "created,updated,offer,state,network,asset,symbol,amount,amount_atomic,payer,pay_to,transaction,reason,facilitator,key,settled,settled_atomic,refund_transaction,refund_note";
 
 /// A header and one line per payment.
 pub fn render(payments: &[PaymentRecord]) -> String {
@@ -27,6 +27,8 @@ pub fn render(payments: &[PaymentRecord]) -> String {
             payment.key.clone(),
             optional(&payment.settled_decimal),
             optional(&payment.settled.map(|settled| settled.to_string())),
+            optional(&payment.refund.as_ref().and_then(|refund| refund.transaction.clone())),
+            optional(&payment.refund.as_ref().and_then(|refund| refund.note.clone())),
         ];
         text.push_str(&fields.map(|field| quote(&field)).join(","));
         text.push_str("\r\n");

@@ -1,6 +1,7 @@
 //! `obol serve …`: one program of a cluster, in the foreground.
 
 mod controller;
+mod facilitator;
 mod gateway;
 mod inference;
 
@@ -24,6 +25,7 @@ pub async fn run(command: ServeCommand, verbose: bool, printer: &Printer) -> Res
         ServeCommand::Controller(args) => controller::run(args, verbose, printer).await,
         ServeCommand::Gateway(args) => gateway::run(args, verbose, printer).await,
         ServeCommand::Inference(args) => inference::run(args, verbose, printer).await,
+        ServeCommand::Facilitator(args) => facilitator::run(args, verbose, printer).await,
     }
 }
 

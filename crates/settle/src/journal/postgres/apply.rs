@@ -2,7 +2,8 @@
 
 use std::collections::{HashMap, hash_map::Entry as Slot};
 
-use obol_payment::{Event, State};
+use obol_offer::{Address, B256};
+use obol_payment::{Answer, Event, State};
 use tokio::time::{Instant, timeout};
 
 use super::{
@@ -13,7 +14,7 @@ use super::{
 use crate::journal::{
     command::{Change, Command, WriteError},
     now_ms,
-    row::{KEY_LEN, Row, key_bytes},
+    row::{KEY_LEN, Row, key_bytes, name_of},
     store::MAX_ANSWERS,
 };
 
@@ -54,6 +55,19 @@ const PUT_ROWS: &str = "
 const PUT_ANSWERS: &str = "
     insert into obol.answer (key, size, body) select * from unnest($1::bytea[], $2::int8[], $3::bytea[])
     on conflict (key) do update set size = excluded.size, body = excluded.body";
+
+/// Names that payers give to purchases, with the payments that have them.
+const LOCK_NAMES: &str = "
+    select n.name, n.key, p.detail::text from obol.name n left join obol.payment p on p.key = n.key
+    where n.name = any($1) order by n.name for update of n";
+
+/// As with rows: one that another process has inserted meanwhile is left alone, and not counted.
+const PUT_NAMES: &str = "
+    insert into obol.name as n (name, key) select * from unnest($1::bytea[], $2::bytea[])
+    on conflict (name) do update set key = excluded.key where n.name = any($3)";
+
+/// The payment behind each name of a batch; no row when that has left the table.
+pub(super) type Names = HashMap<B256, (Vec<u8>, Option<Row>)>;
 
 /// A row of the batch, locked.
 pub(super) struct Entry {
@@ -109,16 +123,17 @@ impl Database {
         }
         session.run("begin").await?;
         let key_list: Vec<&[u8]> = keys.iter().map(<[u8; KEY_LEN]>::as_slice).collect();
-        let asks = Asks::of(commands);
+        let (asks, names) = (Asks::of(commands), names_of(commands));
         // Sent at once, answered one after the other.
-        let (transaction, mut entries, doubts) = futures_util::try_join!(
+        let (transaction, mut entries, names, doubts) = futures_util::try_join!(
             async { Ok::<String, DatabaseError>(session.query_one("select pg_current_xact_id()::text", &[]).await?.try_get(0)?) },
             lock(session, &key_list),
+            lock_names(session, names),
             self.doubts(session, &asks),
         )?;
         let now = now_ms();
-        let results = commands.iter_mut().map(|command| self.decide(command, &mut entries, &doubts, now)).collect();
-        let whole = self.put(session, &entries).await?;
+        let results = commands.iter_mut().map(|command| self.decide(command, &mut entries, &names, &doubts, now)).collect();
+        let whole = self.put(session, &entries, &names).await?;
         Ok(whole.then_some((transaction, results)))
     }
 
@@ -144,6 +159,7 @@ impl Database {
         &self,
         command: &mut Command,
         entries: &mut HashMap<Key, Entry>,
+        names: &Names,
         doubts: &HashMap<Key, Option<String>>,
         now: u64,
     ) -> Result<(), WriteError> {
@@ -157,6 +173,14 @@ impl Database {
                 let slot = entries.entry(key);
                 row.admit(if let Slot::Occupied(entry) = &slot { Some(&entry.get().row) } else { None }, now)?;
                 in_doubt(&key)?;
+                // Another process may have sold the same purchase under another signature.
+                let named = row.id.as_deref().and_then(|id| names.get(&name_of(Address::from_slice(payer_in(&key)), id)));
+                if let Some((other, Some(bought))) = named
+                    && other.as_slice() != key
+                    && !matches!(Answer::of(bought.state), Answer::Usable | Answer::Void)
+                {
+                    return Err(WriteError::Conflict(Box::new(bought.clone())));
+                }
                 let known = matches!(&slot, Slot::Occupied(entry) if entry.get().known);
                 slot.insert_entry(Entry { row: (**row).clone(), owner: self.owner, known, changed: true, answer: None });
                 Ok(())
@@ -181,11 +205,14 @@ impl Database {
 
     fn change(&self, entry: &mut Entry, change: &Change, now: u64) -> Result<(), WriteError> {
         // What another process works on is its own. We were taken for dead, or never had it.
-        if entry.owner != self.owner && matches!(entry.row.state, State::Reserved | State::Settling | State::Settled) {
+        if entry.owner != self.owner && matches!(entry.row.state, State::Reserved | State::Settling | State::Settled | State::Rerunning) {
             return Err(WriteError::Conflict(Box::new(entry.row.clone())));
         }
         entry.row.apply(change, now)?;
         entry.changed = true;
+        if entry.row.state == State::Rerunning {
+            entry.owner = self.owner;
+        }
         if let Some(answer) = &change.answer {
             let size = answer.len() as u64;
             let has_room = self.answers.load(std::sync::atomic::Ordering::Relaxed).saturating_add(size) <= MAX_ANSWERS;
@@ -204,7 +231,7 @@ impl Database {
     }
 
     /// Writes what has changed; false when another process was quicker with one of the new rows.
-    pub(super) async fn put(&self, session: &Session, entries: &HashMap<Key, Entry>) -> Result<bool, DatabaseError> {
+    pub(super) async fn put(&self, session: &Session, entries: &HashMap<Key, Entry>, names: &Names) -> Result<bool, DatabaseError> {
         let mut changed: Vec<_> = entries.iter().filter(|(_, entry)| entry.changed).collect();
         if changed.is_empty() {
             return Ok(true);
@@ -225,6 +252,19 @@ impl Database {
             .await?;
         if put != changed.len() as u64 {
             return Ok(false);
+        }
+        // Only a reservation ends in this state.
+        let reserved = changed.iter().filter(|(_, entry)| entry.row.state == State::Reserved);
+        let mut named: Vec<(B256, &[u8])> = reserved
+            .filter_map(|(key, entry)| Some((name_of(Address::from_slice(payer_in(*key)), entry.row.id.as_deref()?), key.as_slice())))
+            .collect();
+        if !named.is_empty() {
+            named.sort_unstable();
+            let (given, keys): (Vec<&[u8]>, Vec<&[u8]>) = named.iter().map(|(name, key)| (name.as_slice(), *key)).unzip();
+            let locked: Vec<&[u8]> = names.keys().map(|name| name.as_slice()).collect();
+            if session.execute(PUT_NAMES, &[&given, &keys, &locked]).await? != named.len() as u64 {
+                return Ok(false);
+            }
         }
         let forgotten: Vec<&[u8]> = changed.iter().filter(|(_, e)| e.answer == Some(None)).map(|(key, _)| key.as_slice()).collect();
         if !forgotten.is_empty() {
@@ -268,6 +308,34 @@ async fn lock(session: &Session, keys: &[&[u8]]) -> Result<HashMap<Key, Entry>, 
         entries.insert(key, entry);
     }
     Ok(entries)
+}
+
+/// The names of a batch's reservations, once and in order.
+fn names_of(commands: &[Command]) -> Vec<B256> {
+    let mut names: Vec<_> = commands
+        .iter()
+        .filter_map(|command| match command {
+            Command::Reserve { key, row, .. } => Some(name_of(key.payer, row.id.as_deref()?)),
+            _ => None,
+        })
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Locks names, and reads whose they are.
+async fn lock_names(session: &Session, names: Vec<B256>) -> Result<Names, DatabaseError> {
+    if names.is_empty() {
+        return Ok(Names::new());
+    }
+    let list: Vec<&[u8]> = names.iter().map(|name| name.as_slice()).collect();
+    let mut found = Names::new();
+    for row in session.query(LOCK_NAMES, &[&list]).await? {
+        let detail = row.try_get::<_, Option<&str>>(2)?.map(serde_json::from_str).transpose()?;
+        found.insert(B256::from_slice(row.try_get(0)?), (row.try_get::<_, &[u8]>(1)?.to_vec(), detail));
+    }
+    Ok(found)
 }
 
 /// An entry of a row `key, owner, detail`.

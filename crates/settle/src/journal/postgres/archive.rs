@@ -26,6 +26,8 @@ const MOVE: &str = "
     gone as (
         delete from obol.payment p using due where p.key = due.key and p.updated = due.updated and not p.is_open
         returning p.key, due.month, p.created, due.record),
+    unnamed as (
+        delete from obol.name where key in (select key from gone)),
     forgotten as (
         delete from obol.answer where key in (select key from gone))
     insert into obol.archive (key, month, created, record) select key, month, created, record::json from gone

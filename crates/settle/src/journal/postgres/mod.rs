@@ -17,6 +17,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
+use obol_offer::B256;
 use obol_payment::State;
 use obol_x402::ReplayKey;
 use tokio::{
@@ -110,6 +111,15 @@ impl Database {
     /// The row of a payment.
     pub async fn read(&self, key: &ReplayKey) -> Result<Option<Row>, DatabaseError> {
         Ok(self.find(key).await?.map(|(_, row)| row))
+    }
+
+    /// The payment that bought what a payer calls by a name.
+    pub async fn named(&self, name: &B256) -> Result<Option<(ReplayKey, Row)>, DatabaseError> {
+        const NAMED: &str = "select p.key, p.detail::text from obol.name n join obol.payment p on p.key = n.key where n.name = $1";
+        let rows = self.ask(NAMED, &[&name.as_slice()]).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let named: Row = serde_json::from_str(row.try_get(1)?)?;
+        Ok(key_of(row.try_get(0)?).map(|key| (key, named)))
     }
 
     /// The answer that is kept with a payment.

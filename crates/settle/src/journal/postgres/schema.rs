@@ -4,7 +4,8 @@ use super::session::{DatabaseError, Session};
 
 /// Every step ever taken, in order; the format of a database is how many of them it has. A step that
 /// was released is never changed: what follows is another one.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
     create table obol.payment (
         -- Chain id (8 bytes, big endian), contract (20), payer (20), nonce (32).
         key bytea primary key,
@@ -36,7 +37,16 @@ const STEPS: &[&str] = &["
         created bigint not null,
         record json not null
     );
-    create index archive_month on obol.archive (month, key)"];
+    create index archive_month on obol.archive (month, key)",
+    "
+    create table obol.name (
+        -- SHA-256 of a payer and of what the payer calls a purchase.
+        name bytea primary key,
+        -- The payment that bought it, or is to.
+        key bytea not null
+    );
+    create index name_key on obol.name (key)",
+];
 
 /// Only one process at a time changes the tables: \"obol\" in ASCII.
 const LOCK: i64 = 0x6f62_6f6c;

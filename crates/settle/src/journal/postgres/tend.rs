@@ -10,7 +10,12 @@ use obol_x402::ReplayKey;
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Database, DatabaseError, apply::locked, key_of, schema, session::Session};
+use super::{
+    Database, DatabaseError,
+    apply::{Names, locked},
+    key_of, schema,
+    session::Session,
+};
 use crate::{
     cashier::Core,
     journal::{
@@ -176,7 +181,7 @@ impl Database {
             }
             (entry.owner, entry.changed) = (self.owner, true);
         }
-        self.put(session, &entries).await?;
+        self.put(session, &entries, &Names::new()).await?;
         session.run("commit").await?;
         if !entries.is_empty() {
             tracing::warn!(payments = entries.len(), replica = owner, "took over the payments of a replica that is gone");
