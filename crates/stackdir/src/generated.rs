@@ -78,7 +78,7 @@ pub(crate) fn check_slice_helmfile(text: &str, file: PathBuf, kind: OfferKind, n
 }
 
 fn edited(file: PathBuf) -> Diagnostic {
-    let message = "this generated file was edited; it is kept, but not honoured on the standalone backend";
+    let message = "this generated file was edited; it is kept as it is, and not honoured on the standalone backend";
     Diagnostic::file(file, "generated_edited", message, "edit values-offer.yaml instead, and delete this file to have it written anew")
         .warning()
 }

@@ -41,7 +41,8 @@ pub async fn up(context: &Context, args: &UpArgs, verbose: bool, printer: &Print
     let status = loop {
         let status = cluster.status(&walk).await?;
         let late = status.offers.iter().filter(|offer| view::served(offer).state == "not_ready").count();
-        if late == 0 || failed.is_err() || waiting.elapsed() > OFFERS {
+        // Where nothing was changed, there is nothing to wait for.
+        if late == 0 || report.changed.is_empty() || failed.is_err() || waiting.elapsed() > OFFERS {
             break status;
         }
         if waiting.elapsed() > Duration::from_secs(1) && told != late {
