@@ -428,8 +428,7 @@ impl Shared {
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
         self.private_to_payer(&mut parts.headers, &carried.timing);
-        let body = self.meter(visit.state.clone(), spent, meter, &mut parts.headers, body, carried.way, carried.in_flight);
-        Response::from_parts(parts, Body::Metered(Box::new(body)))
+        self.meter(visit.state.clone(), spent, meter, Response::from_parts(parts, body), carried.way, carried.in_flight)
     }
 
     /// Streams the upstream's answer, or opens the tunnel.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use obol_offer::{Amount, Rate, Terms, USAGE_FIELD, Usage, WhenUncounted};
@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::{
-    body::{BodyError, clean_trailers},
+    body::{Body, BodyError, clean_trailers},
     headers,
     limits::InFlight,
     offers::OfferState,
@@ -241,11 +241,12 @@ impl Shared {
         state: Arc<OfferState>,
         spent: Spent,
         meter: Meter,
-        head: &mut HeaderMap,
-        body: Incoming,
+        answer: Response<Incoming>,
         way: ReceiptWay,
         in_flight: InFlight,
-    ) -> MeteredBody {
+    ) -> Response<Body> {
+        let (mut parts, body) = answer.into_parts();
+        let head = &mut parts.headers;
         let events = head.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
         let way = ReceiptWay { event: way.event && events, ..way };
         announce(head, way);
@@ -278,7 +279,7 @@ impl Shared {
             // A buyer who is gone, or asked for no receipt, hears nothing of it.
             let _ = reply.send(outcome);
         });
-        answer
+        Response::from_parts(parts, Body::Metered(Box::new(answer)))
     }
 
     async fn settle(&self, state: &OfferState, terms: &Terms, spent: Spent, charge: Amount) -> Outcome {

@@ -183,3 +183,28 @@ async fn a_drain_settles_what_has_left() {
     assert_eq!(shop.facilitator.charges.lock().unwrap().as_slice(), [6]);
     assert_eq!(shop.cashier.stats().delivered, 1);
 }
+
+#[tokio::test]
+async fn what_one_payer_may_owe_is_bounded_and_what_was_refused_stays_owed() {
+    let (shop, stage) = Shop::metered(|spec| {
+        per_unit(spec);
+        let price = obol_offer::PriceSpec { per_unit: Some("60".into()), max_units: Some(1), ..Default::default() };
+        spec.payment.as_mut().unwrap().price = price;
+    })
+    .await;
+    let say = stage.play(&SSE);
+    say.send(Say::Data(EVENTS[0])).ok().unwrap();
+    let mut first = begun(&shop, &shop.metered_payment("upto", BODY).await).await;
+    read(&mut first, &EVENTS[..1]).await;
+    // 60 under way and 60 more are above 100.
+    let second = shop.metered_payment("upto", "other").await;
+    let got = shop.buy(&second, "other", &[]).await;
+    assert_eq!((got.status, got.json()["error"].as_str()), (StatusCode::TOO_MANY_REQUESTS, Some("too_much_unsettled")));
+    *shop.facilitator.settle.lock().unwrap() = Settle::Refuse;
+    say.send(Say::Trailer("units=1")).ok().unwrap();
+    assert!(first.body_mut().frame().await.is_none());
+    until("refused", || shop.cashier.stats().settle_refused == 1).await;
+    *shop.facilitator.settle.lock().unwrap() = Settle::Pay;
+    assert_eq!(shop.buy(&second, "other", &[]).await.json()["error"], "too_much_unsettled");
+    assert_eq!(shop.charges(), [60_000_000]);
+}
