@@ -486,7 +486,7 @@ impl Core {
     /// The same for one that a process left which is gone: it is asked about at once.
     pub fn doubt_of_another(&self, key: ReplayKey, row: &Row) {
         if !self.doubts.has(&key, row.fingerprint) {
-            if let Some(payment) = row.payment(&key) {
+            if let Some(payment) = row.payment(&key).filter(|payment| payment.terms.scheme == Scheme::Upto) {
                 self.exposures.remember(&payment);
             }
             self.doubts.add(key, row.fingerprint, row.transaction.clone());
