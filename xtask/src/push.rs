@@ -46,9 +46,9 @@ pub fn push(layout: &Layout, reference: &str) -> Result {
     let token = token(&reference)?;
     let manifest = layout.manifest();
     let described: Value = serde_json::from_slice(manifest).map_err(std::io::Error::from)?;
-    let layers = described["layers"].as_array().into_iter().flatten();
-    for blob in layers.chain([&described["config"]]) {
-        let digest = blob["digest"].as_str().unwrap_or_default();
+    let layers = described.get("layers").and_then(Value::as_array).into_iter().flatten();
+    for blob in layers.chain(described.get("config")) {
+        let digest = blob.get("digest").and_then(Value::as_str).unwrap_or_default();
         if curl(&token, &["--head", &format!("{base}/blobs/{digest}")], None)?.status == 200 {
             continue;
         }
@@ -61,7 +61,7 @@ pub fn push(layout: &Layout, reference: &str) -> Result {
         let header = "Content-Type: application/octet-stream";
         curl(&token, &["--request", "PUT", "--header", header, &url], Some(bytes))?.expect(201, "upload a blob")?;
     }
-    let header = format!("Content-Type: {}", described["mediaType"].as_str().unwrap_or_default());
+    let header = format!("Content-Type: {}", described.get("mediaType").and_then(Value::as_str).unwrap_or_default());
     let url = format!("{base}/manifests/{}", reference.tag);
     curl(&token, &["--request", "PUT", "--header", &header, &url], Some(manifest))?.expect(201, "upload the manifest")?;
     println!("pushed {}/{}:{} ({})", reference.registry, reference.repository, reference.tag, layout.digest);
@@ -90,7 +90,7 @@ fn token(reference: &Reference) -> Result<Option<String>> {
     let url = format!("{realm}?service={service}&scope=repository:{}:pull,push", reference.repository);
     let answer = curl(&Some(login), &[&url], None)?.expect(200, "get a token")?;
     let answer: Value = serde_json::from_str(&answer.body).map_err(std::io::Error::from)?;
-    let token = answer["token"].as_str().or_else(|| answer["access_token"].as_str());
+    let token = ["token", "access_token"].iter().find_map(|field| answer.get(field)?.as_str());
     Ok(token.map(|token| format!("Authorization: Bearer {token}")))
 }
 

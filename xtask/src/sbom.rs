@@ -88,11 +88,15 @@ fn bill(metadata: &Metadata, checksums: &BTreeMap<(String, String), String>, ima
             let reference = reference(package);
             let mut component =
                 json!({ "type": "library", "bom-ref": reference, "name": package.name, "version": package.version, "purl": reference });
+            let mut more = Vec::new();
             if let Some(license) = &package.license {
-                component["licenses"] = json!([{ "expression": license.replace('/', " OR ") }]);
+                more.push(("licenses", json!([{ "expression": license.replace('/', " OR ") }])));
             }
             if let Some(checksum) = checksums.get(&(package.name.clone(), package.version.clone())) {
-                component["hashes"] = json!([{ "alg": "SHA-256", "content": checksum }]);
+                more.push(("hashes", json!([{ "alg": "SHA-256", "content": checksum }])));
+            }
+            if let Some(fields) = component.as_object_mut() {
+                fields.extend(more.into_iter().map(|(field, value)| (field.to_owned(), value)));
             }
             component
         })

@@ -172,12 +172,12 @@ fn random_request(dice: &mut StdRng) -> (&'static str, Value) {
 /// The server's own count in an answer: prompt, completion.
 fn told(answer: &str) -> (u64, u64) {
     let documents = answer.lines().map(|line| line.strip_prefix("data: ").unwrap_or(line));
-    let usages = documents.filter_map(|line| serde_json::from_str::<Value>(line).ok()).filter_map(|document| {
+    let mut usages = documents.filter_map(|line| serde_json::from_str::<Value>(line).ok()).filter_map(|document| {
         let usage = document.get("usage").or_else(|| document.get("response")?.get("usage"))?;
         let number = |a: &str, b: &str| usage.get(a).or_else(|| usage.get(b)).and_then(Value::as_u64);
         Some((number("prompt_tokens", "input_tokens")?, number("completion_tokens", "output_tokens").unwrap_or(0)))
     });
-    usages.last().unwrap_or_else(|| panic!("no usage in {answer}"))
+    usages.next_back().unwrap_or_else(|| panic!("no usage in {answer}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -157,9 +157,11 @@ enum ServiceType {
 pub fn chart_schemas() -> Vec<(&'static str, Value)> {
     let offer = |more: Value| {
         let mut schema = offer_schema().clone();
-        schema["properties"]["name"]["pattern"] = json!("^[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?$");
+        if let Some(name) = schema.pointer_mut("/properties/name").and_then(Value::as_object_mut) {
+            name.insert("pattern".to_owned(), json!("^[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?$"));
+        }
         for (field, value) in more.as_object().into_iter().flatten() {
-            schema["properties"][field] = value.clone();
+            add_property(&mut schema, field, value.clone());
         }
         schema
     };
@@ -175,9 +177,15 @@ pub fn chart_schemas() -> Vec<(&'static str, Value)> {
     ];
     for (_, schema) in &mut schemas {
         bound_numbers(schema);
-        schema["properties"]["global"] = json!({ "description": "Helm's own.", "type": "object" });
+        add_property(schema, "global", json!({ "description": "Helm's own.", "type": "object" }));
     }
     schemas
+}
+
+fn add_property(schema: &mut Value, field: &str, value: Value) {
+    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.insert(field.to_owned(), value);
+    }
 }
 
 /// Helm reads every number as a 64-bit float: what such a one cannot hold is refused, not rounded.

@@ -52,7 +52,7 @@ impl Chart {
 
 /// The chart's name when it is one of ours.
 pub(super) fn our_name(chart: &Value) -> Option<&str> {
-    chart["metadata"]["annotations"]["obol.org/chart"].as_str()
+    chart.pointer("/metadata/annotations/obol.org~1chart")?.as_str()
 }
 
 fn collect(folder: &Path, below: &str, files: &mut BTreeMap<String, Vec<u8>>) -> Result<(), ClusterError> {

@@ -105,8 +105,10 @@ async fn list(client: &Client, api_version: String, kind: String, namespace: Str
             let name = object.metadata.name.clone().unwrap_or_default();
             let mut value = serde_json::to_value(&object).unwrap_or_default();
             // In a list only the list says what its items are.
-            value["apiVersion"] = api_version.as_str().into();
-            value["kind"] = kind.as_str().into();
+            if let Some(fields) = value.as_object_mut() {
+                fields.insert("apiVersion".to_owned(), api_version.as_str().into());
+                fields.insert("kind".to_owned(), kind.as_str().into());
+            }
             found.push(((api_version.clone(), kind.clone(), namespace.clone(), name), value));
         }
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
@@ -117,14 +119,9 @@ async fn list(client: &Client, api_version: String, kind: String, namespace: Str
 }
 
 fn id(object: &Value, namespace: &str) -> Id {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let own = text(&object["metadata"]["namespace"]);
-    (
-        text(&object["apiVersion"]),
-        text(&object["kind"]),
-        if own.is_empty() { namespace.to_owned() } else { own },
-        text(&object["metadata"]["name"]),
-    )
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let own = text("/metadata/namespace");
+    (text("/apiVersion"), text("/kind"), if own.is_empty() { namespace.to_owned() } else { own }, text("/metadata/name"))
 }
 
 /// The first field of `wanted` that `live` lacks or has otherwise. What the API server adds is not

@@ -76,7 +76,8 @@ fn decode(secret: &Secret) -> Option<HelmRelease> {
 impl HelmRelease {
     /// `name-version` of its chart, for people.
     pub(super) fn chart_title(&self) -> String {
-        let field = |key: &str| self.chart["metadata"][key].as_str().unwrap_or("?").to_owned();
+        let metadata = self.chart.get("metadata");
+        let field = |key: &str| metadata.and_then(|metadata| metadata.get(key)?.as_str()).unwrap_or("?").to_owned();
         format!("{}-{}", field("name"), field("version"))
     }
 

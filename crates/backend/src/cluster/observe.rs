@@ -13,7 +13,7 @@ use kube::{
 use obol_offer::{ConditionKind, Offer, OfferName, OfferSpec, OfferStatus};
 use obol_reconcile::{PlanItem, Site, public_url};
 use obol_stackdir::{OFFERS_NAMESPACE, Walk};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Cluster, ClusterError, SYSTEM_NAMESPACE, desired::TRAEFIK, drift::resource, error::refused};
@@ -187,7 +187,7 @@ impl Cluster {
                 Err(kube::Error::Api(status)) if status.code == 404 => None,
                 Err(error) => return Err(refused("read the Gateway")(error)),
             };
-            let address = gateway.as_ref().and_then(|gateway| gateway.data["status"]["addresses"][0]["value"].as_str());
+            let address = gateway.as_ref().and_then(|gateway| gateway.data.pointer("/status/addresses/0/value")?.as_str());
             site.public_url = address.and_then(|address| format!("http://{address}/").parse().ok());
         }
         Ok(site)
@@ -266,20 +266,23 @@ fn why_waiting(pod: &Pod) -> Option<String> {
 
 fn live_offer(object: &DynamicObject) -> Option<LiveOffer> {
     let name = object.metadata.name.as_ref()?.parse().ok()?;
-    let spec: OfferSpec = serde_json::from_value(object.data["spec"].clone()).ok()?;
-    let status = &object.data["status"];
+    let spec: OfferSpec = serde_json::from_value(object.data.get("spec")?.clone()).ok()?;
+    let status = |field: &str| object.data.get("status").and_then(|status| status.get(field));
     let generation = object.metadata.generation;
     // The controller says of each condition which version it saw.
-    let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+    let conditions = status("conditions").and_then(Value::as_array).cloned().unwrap_or_default();
     let observed = conditions.iter().any(is_ready_condition)
-        && conditions.iter().all(|condition| condition["observedGeneration"].as_i64().is_none_or(|seen| Some(seen) >= generation));
+        && conditions
+            .iter()
+            .all(|condition| condition.get("observedGeneration").and_then(Value::as_i64).is_none_or(|seen| Some(seen) >= generation));
     let conditions = conditions.into_iter().filter_map(|condition| serde_json::from_value(condition).ok()).collect();
-    let endpoint = status["endpoint"].as_str().unwrap_or_default().to_owned();
+    let endpoint = status("endpoint").and_then(Value::as_str).unwrap_or_default().to_owned();
     Some(LiveOffer { name, spec, status: OfferStatus { conditions, endpoint }, observed })
 }
 
 fn is_ready_condition(condition: &Value) -> bool {
-    serde_json::from_value::<ConditionKind>(condition["type"].clone()).is_ok_and(|kind| kind == ConditionKind::Ready)
+    let kind = condition.get("type").and_then(|kind| ConditionKind::deserialize(kind).ok());
+    kind == Some(ConditionKind::Ready)
 }
 
 #[cfg(test)]

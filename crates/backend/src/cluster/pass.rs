@@ -254,7 +254,7 @@ impl Cluster {
         if our_name(&found.chart).is_none() {
             return Err(ClusterError::Foreign { name: found.name.clone(), namespace: found.namespace.clone(), chart: found.chart_title() });
         }
-        let theirs = found.config.as_ref().and_then(|values| values["stack"]["id"].as_str());
+        let theirs = found.config.as_ref().and_then(|values| values.pointer("/stack/id")?.as_str());
         match theirs.filter(|_| desired.name == SYSTEM) {
             Some(theirs) if theirs != self.config.id => {
                 Err(ClusterError::OtherStack { theirs: theirs.to_owned(), ours: self.config.id.clone() })

@@ -116,7 +116,7 @@ impl Cluster {
         }
         // Two steps, since the controller takes the offers' routes away.
         for stage in [OFFERS_NAMESPACE, ""] {
-            let part: Vec<_> = releases.iter().filter(|(namespace, _)| (namespace == OFFERS_NAMESPACE) == !stage.is_empty()).collect();
+            let part: Vec<_> = releases.iter().filter(|(namespace, _)| (namespace == OFFERS_NAMESPACE) != stage.is_empty()).collect();
             if part.is_empty() {
                 continue;
             }

@@ -204,7 +204,8 @@ mod tests {
     fn a_payment_is_read_against_the_requirements() {
         let soon = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 300;
         assert_eq!(says(&question(payment(soon), |_| {}), false), "payment of 1000");
-        let cases: [(&str, fn(&mut Value)); 5] = [
+        type Change = fn(&mut Value);
+        let cases: [(&str, Change); 5] = [
             ("invalid_payment_requirements", |r| r["amount"] = "999".into()),
             ("invalid_network", |r| r["network"] = "eip155:7".into()),
             ("unsupported_scheme", |r| r["scheme"] = "deferred".into()),
