@@ -1,4 +1,4 @@
-//! The programs that a pass runs: those on `PATH`, else those in `$OBOL_DATA_DIR/bin`.
+//! The programs that a pass runs: those in `$OBOL_DATA_DIR/bin`, else those on `PATH`.
 
 use std::{
     env,
@@ -66,7 +66,7 @@ async fn usable(wanted: &Wanted, version: &[&str], data: &Path) -> Result<PathBu
 fn how_to_get(wanted: &Wanted, data: &Path) -> String {
     let bin = data.join("bin");
     format!(
-        "install {name} {tested}, on PATH or as {bin}/{name}: `curl -fsSL {from} | tar -xz` has it",
+        "install {name} {tested}, as {bin}/{name} or on PATH: `curl -fsSL {from} | tar -xz` has it",
         name = wanted.name,
         tested = wanted.tested,
         bin = bin.display(),
@@ -74,11 +74,12 @@ fn how_to_get(wanted: &Wanted, data: &Path) -> String {
     )
 }
 
-/// A program by name.
+/// A program by name. What was put there for obol goes before what the machine has: an old helm on
+/// `PATH` then stands in nobody's way.
 pub(super) fn find(name: &str, data: &Path) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let folders = env::split_paths(&path).chain([data.join("bin")]);
-    folders.map(|folder| folder.join(name)).find(|file| is_program(file))
+    let mut folders = std::iter::once(data.join("bin")).chain(env::split_paths(&path));
+    folders.find_map(|folder| Some(folder.join(name)).filter(|file| is_program(file)))
 }
 
 fn is_program(file: &Path) -> bool {
