@@ -17,11 +17,23 @@ const NOW: u64 = 1_800_000_000;
 fn terms() -> Terms {
     let network = Network::find("base-sepolia").unwrap();
     let pay_to = address!("209693Bc6afc0C5328bA36FaF03C514EF312287C");
-    Terms { scheme: Scheme::Exact, network, asset: network.default_asset(), pay_to, amount: Amount(U256::from(1_000)), max_timeout_seconds: 300 }
+    Terms {
+        scheme: Scheme::Exact,
+        network,
+        asset: network.default_asset(),
+        pay_to,
+        amount: Amount(U256::from(1_000)),
+        max_timeout_seconds: 300,
+    }
 }
 
 fn quote() -> Quote {
-    let info = QuoteInfo { description: "Weather".into(), mime_type: "application/json".into(), service_name: "weather".into(), ..QuoteInfo::default() };
+    let info = QuoteInfo {
+        description: "Weather".into(),
+        mime_type: "application/json".into(),
+        service_name: "weather".into(),
+        ..QuoteInfo::default()
+    };
     Quote::new(vec![terms()], info)
 }
 
