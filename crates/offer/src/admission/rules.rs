@@ -198,7 +198,13 @@ pub(super) fn rules() -> Vec<Rule> {
             format!("self.all(p, p.network in {0}) || !self.exists(p, p.network in {0})", network_words(crate::Network::is_sandbox)),
             "play money and real networks are mixed",
         ),
-        shape("facilitator_url", "OfferSpec", "facilitators[]", &PRIVATE_URL, "write https://…; plain http is allowed for loopback only"),
+        shape(
+            "facilitator_url",
+            "OfferSpec",
+            "facilitators[]",
+            &PRIVATE_URL,
+            "write https://…; plain http is allowed for loopback and for Services (http://NAME.NAMESPACE.svc)",
+        ),
         shape("hostname", "OfferSpec", "hostname", &HOSTNAME, "write a lower-case host name without port"),
         canonical("path", "OfferSpec", "path", &PATH, "write a path such as /services/weather, in its one spelling without escapes"),
         rule(

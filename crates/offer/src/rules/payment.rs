@@ -150,13 +150,13 @@ impl Checker {
         let mut urls = Vec::new();
         for (index, text) in list.iter().enumerate() {
             match Url::parse(text) {
-                // Payments are sent there, so the channel is https, or does not leave the machine.
+                // Payments are sent there, so the channel is https, or leaves neither the machine nor the cluster.
                 Ok(url) if PRIVATE_URL.fits(text) => urls.push(url),
                 _ => self.refuse(
                     "facilitator_url",
                     format!("spec.facilitators[{index}]"),
                     format!("`{text}` is no https URL"),
-                    "write https://…; plain http is allowed for loopback only",
+                    "write https://…; plain http is allowed for loopback and for Services (http://NAME.NAMESPACE.svc)",
                 ),
             }
         }

@@ -80,8 +80,8 @@ shapes! {
     HOSTNAME = "^", label!(), "([.]", label!(), ")*$";
     /// An absolute URL in plain spelling, without user, query or fragment.
     URL = "^https?://", host!(), port!(), url_path!(), "$";
-    /// A URL over which a payment may travel: TLS, or this machine.
-    PRIVATE_URL = "^(https://", host!(), "|http://(localhost|127([.]", octet!(), "){3}|\\[::1\\]))", port!(), url_path!(), "$";
+    /// A URL over which a payment may travel: TLS, this machine, or a Service of the cluster that the reader runs in.
+    PRIVATE_URL = "^(https://", host!(), "|http://(localhost|127([.]", octet!(), "){3}|\\[::1\\]|", label!(), "[.]", label!(), "[.]svc([.]cluster[.]local)?))", port!(), url_path!(), "$";
     /// `0x` and 40 hex digits.
     ADDRESS = "^0x[0-9a-fA-F]{40}$";
     /// A positive decimal number, but for being above zero.
@@ -144,10 +144,25 @@ mod tests {
         ] {
             assert!(!URL.fits(bad), "{bad}");
         }
-        for private in ["https://f.example", "http://localhost:1/x", "http://127.9.9.9", "http://[::1]:4"] {
+        for private in [
+            "https://f.example",
+            "http://localhost:1/x",
+            "http://127.9.9.9",
+            "http://[::1]:4",
+            "http://f.x402.svc:8404",
+            "http://f.x402.svc.cluster.local",
+        ] {
             assert!(PRIVATE_URL.fits(private), "{private}");
         }
-        for public in ["http://f.example", "http://localhost.evil", "http://127.0.0.1.evil", "http://128.0.0.1"] {
+        for public in [
+            "http://f.example",
+            "http://localhost.evil",
+            "http://127.0.0.1.evil",
+            "http://128.0.0.1",
+            "http://svc",
+            "http://f.svc",
+            "http://f.x402.svc.evil",
+        ] {
             assert!(!PRIVATE_URL.fits(public), "{public}");
         }
     }
