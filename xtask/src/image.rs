@@ -95,6 +95,12 @@ pub fn image(args: &ImageArgs) -> Result {
     }
 }
 
+/// Makes the image of a static binary that is there; returns the tar's path.
+pub fn pack(places: &Places, binary: &Path, folder: &Path) -> Result<PathBuf> {
+    is_static(binary)?;
+    write(&describe(places, default_name(), binary)?.layout()?, folder)
+}
+
 /// Writes the layout as a folder and as a tar; returns the tar's path.
 fn write(layout: &Layout, folder: &Path) -> Result<PathBuf> {
     let here = folder.join("layout");

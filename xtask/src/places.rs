@@ -50,4 +50,9 @@ impl Places {
     pub fn obol(&self) -> PathBuf {
         self.target.join("release/obol")
     }
+
+    /// Folder of the image that the cluster tests run.
+    pub fn image(&self) -> PathBuf {
+        self.target.join("release/image")
+    }
 }

@@ -1,11 +1,11 @@
 //! The whole test run, step by step.
 
-use std::process::Command;
+use std::{collections::BTreeSet, process::Command};
 
 use crate::{
     Part,
     cluster::{self, parts},
-    layers,
+    image, layers,
     places::Places,
     provision,
     run::{Result, Steps, run},
@@ -14,7 +14,8 @@ use crate::{
 
 type Work = fn(&Places) -> Result;
 
-/// Every step, in order: cheap refusals first, and the peers' long build before it is waited for.
+/// Every step, in order: cheap refusals first, and the peers' long build before it is waited for. What two
+/// parts need is done once.
 const STEPS: &[(Part, &str, Work)] = &[
     (Part::Lint, "format", |p| run(&mut p.cargo(&["fmt", "--all", "--check"]))),
     (Part::Lint, "format of the testbed", |p| run(&mut p.peers(&["fmt", "--check"]))),
@@ -40,7 +41,7 @@ const STEPS: &[(Part, &str, Work)] = &[
     (Part::E2e, "conformance with x402-types", |p| {
         run(&mut p.peers(&["test", "--locked", "-p", "buyer", "-p", "facilitator", "-p", "conformance"]))
     }),
-    (Part::E2e, "release binary", |p| run(&mut p.cargo(&["build", "--locked", "--release", "--bin", "obol"]))),
+    (Part::E2e, "release binary", release),
     (Part::E2e, "end-to-end tests", |p| e2e(p, &["--skip", "e2e_cluster_"])),
     (Part::Cluster, "provision: Debian's part of a node", parts::debian),
     (Part::Cluster, "provision: Kubernetes", parts::kubernetes),
@@ -48,6 +49,11 @@ const STEPS: &[(Part, &str, Work)] = &[
     (Part::Cluster, "provision: helm", parts::helm),
     (Part::Cluster, "provision: helmfile", parts::helmfile),
     (Part::Cluster, "provision: Traefik", parts::traefik),
+    (Part::Cluster, "provision: npm", provision::node),
+    (Part::Cluster, "provision: PyPI x402 2.x", |p| provision::python(p, "x402")),
+    (Part::Cluster, "provision: llama.cpp's server", provision::llama),
+    (Part::Cluster, "release binary", release),
+    (Part::Cluster, "image of the release binary", |p| image::pack(p, &p.obol(), &p.image()).map(|_| ())),
     (Part::Cluster, "cluster tests", |p| e2e(p, &["e2e_cluster_"])),
     (Part::Cluster, "cluster down", |_| cluster::cluster(&cluster::Cluster::Down { keep: false })),
 ];
@@ -56,7 +62,8 @@ const STEPS: &[(Part, &str, Work)] = &[
 pub fn test(only: Option<Part>, list: bool) -> Result {
     let chosen = STEPS.iter().filter(|(part, ..)| only.is_none_or(|only| only == *part));
     if list {
-        chosen.for_each(|(_, name, _)| println!("{name}"));
+        let mut told = BTreeSet::new();
+        chosen.filter(|(_, name, _)| told.insert(*name)).for_each(|(_, name, _)| println!("{name}"));
         return Ok(());
     }
     run_steps(chosen)
@@ -78,8 +85,9 @@ pub fn advisories() -> Result {
 fn run_steps<'a>(chosen: impl Iterator<Item = &'a (Part, &'static str, Work)>) -> Result {
     let places = Places::find()?;
     println!("test environment in {}", places.cache.display());
-    let mut steps = Steps::default();
-    let result = chosen.into_iter().try_for_each(|(_, name, work)| steps.step(name, || work(&places)));
+    let (mut steps, mut done) = (Steps::default(), BTreeSet::new());
+    let once = chosen.filter(|(_, name, _)| done.insert(*name));
+    let result = once.into_iter().try_for_each(|(_, name, work)| steps.step(name, || work(&places)));
     steps.summary();
     result
 }
@@ -89,8 +97,17 @@ fn deny(places: &Places, checks: &[&str]) -> Result {
     run(deny.args(["--workspace", "check", "--hide-inclusion-graph"]).args(checks).current_dir(&places.root))
 }
 
+/// The binary of every end-to-end test and of the image: static, by its last link alone, so that it is built once.
+fn release(places: &Places) -> Result {
+    run(&mut places.cargo(&["rustc", "--locked", "--release", "-p", "obol", "--bin", "obol", "--", "-Ctarget-feature=+crt-static"]))
+}
+
 /// Tests run one after the other: they share two cores with an EVM node and three facilitators.
 fn e2e(places: &Places, which: &[&str]) -> Result {
     let mut cargo = places.cargo(&["test", "--locked", "--no-fail-fast", "-p", "obol-e2e", "--", "--test-threads=1", "--nocapture"]);
-    run(cargo.args(which).env("OBOL_TESTBED", &places.cache).env("OBOL_BIN", places.obol()))
+    run(cargo
+        .args(which)
+        .env("OBOL_TESTBED", &places.cache)
+        .env("OBOL_BIN", places.obol())
+        .env("OBOL_IMAGE", places.image().join("obol.tar")))
 }

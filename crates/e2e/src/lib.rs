@@ -8,6 +8,7 @@ pub mod buyers;
 pub mod cluster;
 pub mod facilitators;
 pub mod forge;
+pub mod forward;
 pub mod generous;
 pub mod models;
 pub mod postgres;
@@ -38,6 +39,17 @@ pub fn part(relative: &str) -> PathBuf {
 pub fn obol_binary() -> PathBuf {
     let path = PathBuf::from(std::env::var_os("OBOL_BIN").unwrap_or_else(|| panic!("OBOL_BIN is not set; {HINT}")));
     assert!(path.exists(), "{} is missing; {HINT}", path.display());
+    path
+}
+
+/// Path of the tar of our image (`OBOL_IMAGE`).
+///
+/// # Panics
+/// When it is missing.
+pub fn image() -> PathBuf {
+    let hint = "run `cargo xtask test --only cluster`, which builds it";
+    let path = PathBuf::from(std::env::var_os("OBOL_IMAGE").unwrap_or_else(|| panic!("OBOL_IMAGE is not set; {hint}")));
+    assert!(path.exists(), "{} is missing; {hint}", path.display());
     path
 }
 

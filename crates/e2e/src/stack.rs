@@ -1,6 +1,7 @@
 //! A seller's machine: three folders, the real binary, and a node that can be killed.
 
 use std::{
+    ffi::OsString,
     net::{SocketAddr, TcpListener},
     path::PathBuf,
     process::{Command, Output},
@@ -10,7 +11,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{http, obol_binary, process::Process};
+use crate::{cluster::Cluster, http, obol_binary, part, process::Process};
 
 /// How long a node may take to get ready with a few offers.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -24,6 +25,7 @@ pub struct Stack {
     pub admin: SocketAddr,
     folder: TempDir,
     node: Option<Process>,
+    env: Vec<(&'static str, OsString)>,
 }
 
 impl Stack {
@@ -41,10 +43,20 @@ impl Stack {
     /// When its folders cannot be made.
     pub fn with(more: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("obol-e2e-").tempdir().expect("a temporary folder");
-        let stack = Self { listen: free_address(), admin: free_address(), folder, node: None };
+        let stack = Self { listen: free_address(), admin: free_address(), folder, node: None, env: Vec::new() };
         fs_err::create_dir_all(stack.config()).expect("a folder");
         let text = format!("id: e2e\nlisten: {}\nadmin: {}\n{more}", stack.listen, stack.admin);
         fs_err::write(stack.config().join("stack.yaml"), text).expect("a file");
+        stack
+    }
+
+    /// Three folders with nothing in them.
+    ///
+    /// # Panics
+    /// When they cannot be made.
+    pub fn bare() -> Self {
+        let stack = Self::new();
+        fs_err::remove_file(stack.config().join("stack.yaml")).expect("it was just written");
         stack
     }
 
@@ -65,7 +77,25 @@ impl Stack {
         for part in ["config", "data", "state"] {
             command.env(format!("OBOL_{}_DIR", part.to_uppercase()), self.folder.path().join(part));
         }
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command
+    }
+
+    /// Lets `obol` find the cluster with its programs, and what a machine without network has to have.
+    ///
+    /// # Panics
+    /// When its files cannot be written.
+    pub fn find(&mut self, cluster: &Cluster) {
+        let path = std::env::var("PATH").unwrap_or_default();
+        let path = format!("{}:{path}", part("cluster/bin").display());
+        self.env = vec![("KUBECONFIG", cluster.kubeconfig().into()), ("PATH", path.into())];
+        let manifests = self.folder.path().join("data/manifests");
+        fs_err::create_dir_all(&manifests).expect("a folder");
+        fs_err::copy(part("cluster/crds/gateway-api.yaml"), manifests.join("gateway-api.yaml")).expect("a file");
+        // No load balancer gives addresses here, and no registry has images.
+        let values = "image: obol.test/traefik:1\nservice:\n  type: ClusterIP\n";
+        fs_err::create_dir_all(self.config().join("infrastructure")).expect("a folder");
+        fs_err::write(self.config().join("infrastructure/values-traefik.yaml"), values).expect("a file");
     }
 
     /// Runs `obol` to its end.

@@ -1,0 +1,207 @@
+//! From a bare cluster to money, and again after everything that can be taken away.
+
+use std::{process::Command, time::Duration};
+
+use alloy_primitives::U256;
+use obol_e2e::{
+    anvil::KEYS,
+    buyers::Buyer,
+    cluster::Component,
+    forward::Forward,
+    models::{MODEL, ModelServer},
+    part,
+};
+use serde_json::Value;
+
+use crate::shop::{PRICE, Shop};
+
+/// Offers of the crowd.
+const CROWD: usize = 200;
+
+/// One cluster for all of it: the phases follow each other, for a bare one takes its time.
+#[tokio::test(flavor = "multi_thread")]
+async fn e2e_cluster_sells_and_is_payable_again_after_everything() {
+    let mut shop = Shop::open().await;
+    sell(&mut shop).await;
+    sell_a_model(&mut shop).await;
+    down_and_up(&mut shop).await;
+    deleted_by_hand(&mut shop).await;
+    killed(&mut shop).await;
+    broken_and_foreign(&mut shop).await;
+    crowd(&mut shop).await;
+    shop.close("cluster-stack.txt");
+}
+
+async fn sell(shop: &mut Shop) {
+    shop.init();
+    shop.timed("bare cluster: stack up", &["stack", "up"]);
+    let service = shop.service.url.clone();
+    shop.timed("sell http", &["sell", "http", "weather", "--upstream", &service, "--price", "0.001"]);
+    shop.buys(Buyer::FetchV2, "weather", "→ bought by @x402/fetch").await;
+    shop.buys(Buyer::FetchV1, "weather", "  bought by x402-fetch (v1)").await;
+    shop.buys(Buyer::PythonV2, "weather", "  bought by x402 of PyPI").await;
+    let took = shop.all_ready(1, Duration::from_secs(30)).await;
+    shop.note("  `kubectl get so`: Ready", took);
+    let wide = shop.cluster.kubectl(&["get", "so", "-n", "obol-offers"]);
+    shop.tell(wide.trim_end());
+    shop.timed("stack up, nothing to change", &["stack", "up"]);
+}
+
+async fn sell_a_model(shop: &mut Shop) {
+    let llama = ModelServer::llama().await;
+    let model = Forward::to(&llama.url).await;
+    let offer = ["sell", "inference", "chat", "--upstream", &model.url, "--model", MODEL, "--price", "0.001", "--max-tokens", "16"];
+    shop.timed("sell inference", &offer);
+    let took = shop.all_ready(2, Duration::from_secs(60)).await;
+    shop.note("  `kubectl get so`: Ready", took);
+    let before = shop.anvil.balance(shop.payee).await;
+    let mut buyer = Command::new("node");
+    buyer.arg(part("node/openai-buyer.mjs")).arg(shop.url("/services/chat")).arg(MODEL).env("X402_KEY", KEYS[3]);
+    let output = tokio::task::spawn_blocking(move || buyer.output()).await.expect("no panic").expect("the client starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let got: Value = serde_json::from_str(text.lines().last().unwrap_or_default())
+        .unwrap_or_else(|_| panic!("{text}\n{}", String::from_utf8_lossy(&output.stderr)));
+    assert_eq!((&got["chat"], &got["streamed"]), (&7.into(), &6.into()), "{got}");
+    assert_eq!(shop.anvil.balance(shop.payee).await - before, U256::from(6 * PRICE), "six calls are paid");
+    shop.timed("sell delete of the model", &["sell", "delete", "chat", "--yes"]);
+    shop.cluster.wait("obol-offers", "deployment/chat-inference", "delete", Duration::from_secs(60));
+}
+
+async fn down_and_up(shop: &mut Shop) {
+    shop.timed("stack down", &["stack", "down"]);
+    assert!(shop.cluster.object("statefulset/x402-gateway", "x402").is_none(), "the gateway is gone");
+    assert!(shop.cluster.object("persistentvolumeclaim/journal-x402-gateway-0", "x402").is_some(), "the journal stays");
+    shop.timed("stack up", &["stack", "up"]);
+    shop.buys(Buyer::FetchV2, "weather", "→ bought").await;
+}
+
+async fn deleted_by_hand(shop: &mut Shop) {
+    let kinds = "deployments,statefulsets,services,configmaps,serviceaccounts,networkpolicies,rolebindings,roles";
+    for namespace in ["x402", "traefik"] {
+        shop.cluster.kubectl(&["delete", kinds, "-n", namespace, "--all", "--cascade=foreground"]);
+    }
+    shop.cluster.kubectl(&["delete", "so,httproutes", "-n", "obol-offers", "--all"]);
+    shop.timed("workloads, services, rights, offers deleted: stack up", &["stack", "up"]);
+    shop.buys(Buyer::FetchV2, "weather", "→ bought").await;
+
+    let gone = ["delete", "namespace", "x402", "obol-offers", "traefik"];
+    shop.cluster.kubectl(&gone);
+    shop.cluster.kubectl(&["delete", "crd", "serviceoffers.obol.org"]);
+    shop.cluster.kubectl(&["delete", "gatewayclass", "obol-traefik"]);
+    let roles = "clusterroles,clusterrolebindings";
+    shop.cluster.kubectl(&["delete", roles, "-l", "app.kubernetes.io/part-of=obol"]);
+    shop.timed("namespaces, kinds, cluster rights deleted: stack up", &["stack", "up"]);
+    shop.buys(Buyer::FetchV2, "weather", "→ bought").await;
+}
+
+async fn killed(shop: &mut Shop) {
+    for role in ["gateway", "controller"] {
+        let before = shop.pid(role);
+        shop.kill(before);
+        shop.buys(Buyer::FetchV2, "weather", &format!("{role} killed → bought")).await;
+    }
+    for component in [Component::Kubelet, Component::ApiServer, Component::Containerd, Component::Etcd] {
+        shop.cluster.kill(component);
+        let took = shop.cluster.await_ready();
+        shop.note(&format!("{component} killed → ready again"), took);
+        shop.buys(Buyer::FetchV2, "weather", "→ bought").await;
+    }
+    shop.cluster.kubectl(&["delete", "pods", "--all", "-n", "x402", "--now"]);
+    shop.buys(Buyer::FetchV2, "weather", "Pods of gateway and controller deleted → bought").await;
+    shop.cluster.kubectl(&["delete", "pods", "--all", "-n", "traefik", "--now"]);
+    shop.buys(Buyer::FetchV2, "weather", "Pod of Traefik deleted → bought").await;
+    let begin = std::time::Instant::now();
+    shop.cluster.reboot();
+    shop.note("reboot", begin.elapsed());
+    shop.buys(Buyer::FetchV2, "weather", "→ bought").await;
+    let took = shop.all_ready(1, Duration::from_secs(60)).await;
+    shop.note("  `kubectl get so`: Ready", took);
+}
+
+const FOREIGN: &str = "\
+apiVersion: v1
+kind: Namespace
+metadata: { name: others }
+---
+apiVersion: obol.org/v1alpha1
+kind: ServiceOffer
+metadata: { name: theirs, namespace: others }
+spec:
+  type: http
+  upstream: { url: 'http://machine.test:9' }
+  payment: { network: base-sepolia, payTo: '0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC', price: { perRequest: '0.002' } }
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: { name: traefik, namespace: others, labels: { app.kubernetes.io/name: traefik } }
+spec:
+  replicas: 1
+  selector: { matchLabels: { app: theirs } }
+  template:
+    metadata: { labels: { app: theirs } }
+    spec: { containers: [{ name: pause, image: 'obol.test/pause:1' }] }
+";
+
+/// What others have put into the cluster, without what its own controllers write.
+fn foreign(shop: &Shop) -> Vec<(Value, Value, Value)> {
+    let objects = [("so/theirs", "others"), ("deployment/traefik", "others"), ("configmap/theirs", "obol-offers")];
+    let found = objects.map(|(name, namespace)| shop.cluster.object(name, namespace).unwrap_or_else(|| panic!("{name} is gone")));
+    found.into_iter().map(|object| (object["metadata"]["uid"].clone(), object["spec"].clone(), object["data"].clone())).collect()
+}
+
+async fn broken_and_foreign(shop: &mut Shop) {
+    shop.cluster.apply(FOREIGN);
+    shop.cluster.kubectl(&["create", "configmap", "theirs", "-n", "obol-offers", "--from-literal=a=b"]);
+    let before = foreign(shop);
+    for (name, text) in [
+        ("torn", "name: torn\nspec: {{{\n"),
+        (
+            "negative",
+            "name: negative\nspec:\n  type: http\n  upstream: { url: 'http://x' }\n  payment: { price: { perRequest: \"-1\" } }\n",
+        ),
+    ] {
+        fs_err::create_dir_all(shop.stack.slice(name)).expect("a folder");
+        fs_err::write(shop.stack.slice(name).join("values-offer.yaml"), text).expect("a file");
+    }
+    let output = shop.stack.run(&["stack", "up"]);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("torn") && told.contains("negative"), "both broken slices are told: {told}");
+    shop.sell("second");
+    shop.buys(Buyer::FetchV2, "weather", "two broken slices: the first good one bought").await;
+    shop.buys(Buyer::FetchV2, "second", "  a new good one bought").await;
+    ["torn", "negative"].iter().for_each(|name| fs_err::remove_dir_all(shop.stack.slice(name)).expect("a folder"));
+
+    shop.stack.ok(&["stack", "up"]);
+    assert_eq!(foreign(shop), before, "up leaves others alone");
+    shop.stack.ok(&["stack", "down"]);
+    assert_eq!(foreign(shop), before, "down leaves others alone");
+    shop.stack.ok(&["stack", "purge", "--yes"]);
+    assert_eq!(foreign(shop), before, "purge leaves others alone");
+    shop.stack.ok(&["stack", "purge", "--yes", "--with-data"]);
+    assert_eq!(foreign(shop), before, "purge with data leaves others alone");
+    assert!(shop.cluster.object("namespace/x402", "x402").is_none_or(|found| found["metadata"]["deletionTimestamp"].is_string()));
+    shop.cluster.kubectl(&["delete", "namespace", "others"]);
+    shop.cluster.kubectl(&["wait", "--for=delete", "namespace/x402", "namespace/traefik", "--timeout=60s"]);
+    shop.timed("after purge --with-data: stack up", &["stack", "up"]);
+    shop.buys(Buyer::FetchV2, "second", "→ bought").await;
+}
+
+async fn crowd(shop: &mut Shop) {
+    let model = fs_err::read_to_string(shop.stack.slice("second").join("values-offer.yaml")).expect("it is sold");
+    for number in 2..CROWD {
+        let name = format!("crowd-{number}");
+        let text = model.replace("second", &name);
+        assert!(text.contains(&name), "the slice names itself");
+        fs_err::create_dir_all(shop.stack.slice(&name)).expect("a folder");
+        fs_err::write(shop.stack.slice(&name).join("values-offer.yaml"), text).expect("a file");
+    }
+    shop.timed(&format!("{CROWD} offers: stack up"), &["stack", "up"]);
+    let took = shop.all_ready(CROWD, Duration::from_secs(120)).await;
+    shop.note("  `kubectl get so`: all Ready", took);
+    shop.buys(Buyer::FetchV2, &format!("crowd-{}", CROWD - 1), "  the last one bought").await;
+    shop.timed("  stack up, nothing to change", &["stack", "up"]);
+    for role in ["controller", "gateway"] {
+        let line = format!("  memory of the {role} at most: {} MiB", shop.memory(role));
+        shop.tell(&line);
+    }
+}
