@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Secret};
 use kube::{
     Api,
-    api::{DeleteParams, DynamicObject, ListParams},
+    api::{ApiResource, DeleteParams, DynamicObject, ListParams},
 };
 use obol_stackdir::OFFERS_NAMESPACE;
 use serde::Serialize;
@@ -171,26 +171,32 @@ impl Cluster {
     }
 
     async fn is_empty(&self, namespace: &str) -> Result<bool, ClusterError> {
-        for (api_version, kind) in [
+        let kinds = [
             ("v1", "Service"),
             ("v1", "Secret"),
+            ("v1", "ConfigMap"),
             ("apps/v1", "Deployment"),
             ("apps/v1", "StatefulSet"),
             ("obol.org/v1alpha1", "ServiceOffer"),
-        ] {
-            let Some((resource, _)) = resource(api_version, kind) else { continue };
+        ];
+        let known = kinds.into_iter().filter_map(|(api_version, kind)| resource(api_version, kind));
+        let volumes = ApiResource::erase::<PersistentVolumeClaim>(&());
+        for resource in known.map(|(resource, _)| resource).chain([volumes]) {
             let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
             match api.list_metadata(&ListParams::default()).await {
                 Ok(list) => {
                     let foreign = |meta: &kube::core::PartialObjectMeta<DynamicObject>| {
-                        meta.metadata.labels.as_ref().and_then(|labels| labels.get(OURS.0)).is_none_or(|by| by != OURS.1)
+                        let by = meta.metadata.labels.as_ref().and_then(|labels| labels.get(OURS.0));
+                        // Every namespace gets this one.
+                        let given = meta.metadata.name.as_deref() == Some("kube-root-ca.crt");
+                        by.is_none_or(|by| by != OURS.1) && meta.metadata.deletion_timestamp.is_none() && !given
                     };
                     if list.items.iter().any(foreign) {
                         return Ok(false);
                     }
                 }
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
-                Err(error) => return Err(refused(format!("list {kind}s"))(error)),
+                Err(error) => return Err(refused(format!("list {}", resource.plural))(error)),
             }
         }
         Ok(true)

@@ -27,9 +27,18 @@ async fn e2e_cluster_sells_and_is_payable_again_after_everything() {
     down_and_up(&mut shop).await;
     deleted_by_hand(&mut shop).await;
     killed(&mut shop).await;
+    shop.close("cluster-stack.txt");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e2e_cluster_leaves_others_alone_and_takes_a_crowd() {
+    let mut shop = Shop::open().await;
+    shop.init();
+    shop.stack.ok(&["stack", "up"]);
+    shop.sell("weather");
     broken_and_foreign(&mut shop).await;
     crowd(&mut shop).await;
-    shop.close("cluster-stack.txt");
+    shop.close("cluster-crowd.txt");
 }
 
 async fn sell(shop: &mut Shop) {
@@ -178,10 +187,17 @@ async fn broken_and_foreign(shop: &mut Shop) {
     shop.stack.ok(&["stack", "purge", "--yes"]);
     assert_eq!(foreign(shop), before, "purge leaves others alone");
     shop.stack.ok(&["stack", "purge", "--yes", "--with-data"]);
+    shop.cluster.kubectl(&["wait", "--for=delete", "namespace/traefik", "--timeout=60s"]);
     assert_eq!(foreign(shop), before, "purge with data leaves others alone");
-    assert!(shop.cluster.object("namespace/x402", "x402").is_none_or(|found| found["metadata"]["deletionTimestamp"].is_string()));
+    let going = |name: &str| shop.cluster.object(name, "x402").is_none_or(|found| found["metadata"]["deletionTimestamp"].is_string());
+    assert!(going("persistentvolumeclaim/journal-x402-gateway-0"), "the journal is purged");
+    assert!(!going("namespace/obol-offers"), "others keep something in the offers' namespace");
+    assert!(!going("crd/serviceoffers.obol.org"), "others use the kind");
     shop.cluster.kubectl(&["delete", "namespace", "others"]);
-    shop.cluster.kubectl(&["wait", "--for=delete", "namespace/x402", "namespace/traefik", "--timeout=60s"]);
+    shop.cluster.kubectl(&["delete", "configmap", "theirs", "-n", "obol-offers"]);
+    shop.stack.ok(&["stack", "purge", "--yes", "--with-data"]);
+    shop.cluster.kubectl(&["wait", "--for=delete", "namespace/x402", "namespace/obol-offers", "--timeout=60s"]);
+    assert!(shop.cluster.object("crd/serviceoffers.obol.org", "x402").is_none(), "nobody uses the kind any more");
     shop.timed("after purge --with-data: stack up", &["stack", "up"]);
     shop.buys(Buyer::FetchV2, "second", "→ bought").await;
 }
