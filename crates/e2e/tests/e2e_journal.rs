@@ -259,7 +259,10 @@ async fn a_lost_database_takes_no_new_work_and_loses_nothing() {
     let begun = Instant::now();
     assert!(matches!(admit(&a, 3, REQUEST).await, Err(Refusal::JournalUnavailable)));
     assert!(begun.elapsed() < Duration::from_secs(2), "at once");
-    assert!(matches!(reserved.capture().await, Captured::NotAsked), "no money is asked for that could not be written down");
+    // Nor is the buyer told that none was: that cannot be written down either.
+    let captured = reserved.capture().await;
+    assert!(matches!(captured, Captured::Unsettled { transaction: None }), "{captured:?}");
+    assert_eq!(shop.facilitator.asked.load(SeqCst), 1, "no money is asked for that could not be written down");
     gate.add_permits(1);
     let Captured::Settled(_, delivery) = settling.await.expect("no panic") else { panic!("money moved") };
     delivery.complete();

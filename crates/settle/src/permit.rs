@@ -239,7 +239,14 @@ impl Inner {
                 self.reservation.release().await;
                 return Captured::Unsettled { transaction };
             }
-            Err(_) => return self.not_asked("the journal cannot be written".to_owned()).await,
+            Err(WriteError::Unavailable) => return self.not_asked("the journal cannot be written".to_owned()).await,
+            // The row is another process's by now, and durably so: there is nothing of ours to write down.
+            Err(WriteError::Conflict(_) | WriteError::Illegal) => {
+                tracing::warn!(payment = %self.payment.replay_key(), "not settled: the payment is not this process's any more");
+                self.core.counters.settle_not_asked.add();
+                self.reservation.release().await;
+                return Captured::NotAsked;
+            }
         }
         // One may have become unknown during the write.
         if let Some(transaction) = self.in_doubt() {
