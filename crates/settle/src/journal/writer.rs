@@ -173,10 +173,11 @@ fn settle(command: Command, result: Result<(), WriteError>) {
             if let Err(error) = &result {
                 tracing::error!(payment = %key, events = ?change.events, ?error, "a transition that the table does not allow was left out");
             }
+            // Before the reply: who hears how it ended may come again at once, and finds nothing in the way.
+            drop(hold);
             if let Some(reply) = reply {
                 drop(reply.send(result));
             }
-            drop(hold);
         }
         Command::Undo { .. } => {}
     }
