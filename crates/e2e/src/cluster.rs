@@ -211,12 +211,19 @@ impl Cluster {
         self.script("control.sh", &["pid", &component.to_string()]).trim().parse().ok()
     }
 
-    /// Kills a component (SIGKILL) and returns when it is gone.
+    /// Kills a component (SIGKILL), and returns when another process has taken its place.
     ///
     /// # Panics
-    /// When it cannot.
+    /// When it cannot, and when nothing comes back within a minute.
     pub fn kill(&self, component: Component) {
+        let before = self.pid(component);
         self.script("control.sh", &["kill", &component.to_string()]);
+        // Else the node looks ready in the moment before it notices.
+        let begin = Instant::now();
+        while self.pid(component).is_none_or(|pid| Some(pid) == before) {
+            assert!(begin.elapsed() < Duration::from_secs(60), "{component} did not come back within a minute");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Kills a component and keeps it away until [`Self::start`].
