@@ -86,10 +86,19 @@ impl Anvil {
 
     /// Calls the token from the last default account, which no facilitator uses.
     async fn send(&self, data: Vec<u8>) {
-        let from = address!("a0Ee7A142d267C1f36714E4a8F75612F20a79720");
-        let hash = self.rpc("eth_sendTransaction", json!([{ "from": from, "to": USDC, "data": hex::encode_prefixed(data) }])).await;
-        let hash: B256 = serde_json::from_value(hash).expect("a transaction hash");
-        assert!(self.succeeded(hash).await, "the token refused to be set up");
+        self.transact(address!("a0Ee7A142d267C1f36714E4a8F75612F20a79720"), USDC, data).await;
+    }
+
+    /// Sends a transaction of one of its accounts and waits until it is in a block: the node answers with the
+    /// hash before it has mined.
+    ///
+    /// # Panics
+    /// When it reverts.
+    pub async fn transact(&self, from: Address, to: Address, data: Vec<u8>) -> B256 {
+        let sent = self.rpc("eth_sendTransaction", json!([{ "from": from, "to": to, "data": hex::encode_prefixed(data) }])).await;
+        let hash = serde_json::from_value(sent).expect("a transaction hash");
+        assert!(self.succeeded(hash).await, "a transaction to {to} has reverted");
+        hash
     }
 
     /// Puts a contract of ours at an address.
@@ -113,10 +122,7 @@ impl Anvil {
 
     /// Lets Permit2 spend all that one of Anvil's accounts owns of the token.
     pub async fn approve_permit2(&self, owner: Address, value: U256) {
-        let data = hex::encode_prefixed(approveCall { spender: PERMIT2, value }.abi_encode());
-        let hash = self.rpc("eth_sendTransaction", json!([{ "from": owner, "to": USDC, "data": data }])).await;
-        let hash = serde_json::from_value(hash).expect("a hash");
-        assert!(self.succeeded(hash).await);
+        self.transact(owner, USDC, approveCall { spender: PERMIT2, value }.abi_encode()).await;
     }
 
     /// Balance of `owner` in atomic units of the token.

@@ -135,7 +135,7 @@ async fn what_the_token_refuses_is_refused_before_it_costs_gas() {
     }
     // All of the payer's money goes elsewhere between verify and settle.
     let data = transferCall { to: USDC, value: U256::from(ENDOWMENT) }.abi_encode();
-    anvil.rpc("eth_sendTransaction", json!([{ "from": forge::address(PAYER), "to": USDC, "data": hex::encode_prefixed(data) }])).await;
+    anvil.transact(forge::address(PAYER), USDC, data).await;
     assert_eq!(us.verify(&good).await, VerifyOutcome::Invalid { reason: "insufficient_funds".into() });
     assert_eq!(us.settle(&good).await, SettleOutcome::Refused { reason: "insufficient_funds".into() });
     assert_eq!(count(&anvil).await, 0);
@@ -235,9 +235,8 @@ async fn the_chain_tells_unused_cancelled_and_stolen_from_paid() {
         nonce: signed.nonce,
         signature: signed.signature.clone().into(),
     };
-    let sent = json!([{ "from": forge::address(KEYS[9]), "to": USDC, "data": hex::encode_prefixed(data.abi_encode()) }]);
-    let sent = anvil.rpc("eth_sendTransaction", sent).await;
-    assert_eq!(chain.look(&other, now, sent.as_str()).await, ChainFinding::UsedElsewhere { is_final: false });
+    let sent = anvil.transact(forge::address(KEYS[9]), USDC, data.abi_encode()).await.to_string();
+    assert_eq!(chain.look(&other, now, Some(&sent)).await, ChainFinding::UsedElsewhere { is_final: false });
     let us = facilitator(&anvil, quick());
     assert!(matches!(us.settle(&other).await, SettleOutcome::Unknown { .. }), "not final yet");
 
@@ -265,7 +264,7 @@ async fn a_smart_wallet_pays() {
     payment.local_check = LocalCheck::Undecided;
     assert_eq!(us.verify(&payment).await, VerifyOutcome::Invalid { reason: "insufficient_funds".into() });
     let data = transferCall { to: wallet, value: U256::from(PRICE) }.abi_encode();
-    anvil.rpc("eth_sendTransaction", json!([{ "from": forge::address(KEYS[9]), "to": USDC, "data": hex::encode_prefixed(data) }])).await;
+    anvil.transact(forge::address(KEYS[9]), USDC, data).await;
     assert_eq!(us.verify(&payment).await, VerifyOutcome::Valid { payer: wallet });
     assert!(matches!(us.settle(&payment).await, SettleOutcome::Settled(receipt) if receipt.payer == wallet));
     assert_eq!(anvil.balance(payee).await, PRICE);

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use alloy_primitives::{Address, B256, U256, hex};
+use alloy_primitives::{Address, B256, U256};
 use alloy_sol_types::{SolCall, sol};
 use obol_chain::{Chain, ChainConfig, SelfFacilitator, SettleConfig, SigningKey};
 use obol_e2e::{
@@ -242,9 +242,7 @@ async fn the_chain_tells_payments_of_one_payer_apart() {
         let unmade = payment(&anvil, Scheme::Upto, payee, us.address()).await;
         let nonce = U256::from_be_bytes(unmade.authorization.nonce.0);
         let cancel = invalidateUnorderedNoncesCall { wordPos: nonce >> 8, mask: U256::ONE << (nonce & U256::from(0xff)) };
-        let data = hex::encode_prefixed(cancel.abi_encode());
-        let cancelled = anvil.rpc("eth_sendTransaction", json!([{ "from": forge::address(PAYER), "to": PERMIT2, "data": data }])).await;
-        assert!(anvil.succeeded(serde_json::from_value(cancelled).expect("a hash")).await);
+        anvil.transact(forge::address(PAYER), PERMIT2, cancel.abi_encode()).await;
         assert_eq!(chain.look(&unmade, since, None).await, ChainFinding::UsedElsewhere { is_final: false }, "deployed {deployed}");
         anvil.rpc("anvil_mine", json!(["0x100"])).await;
         assert_eq!(chain.look(&unmade, since, None).await, ChainFinding::UsedElsewhere { is_final: true });
