@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use alloy_primitives::{Address, B256, U256, hex};
+use alloy_primitives::{Address, B256, U256};
 use alloy_sol_types::{SolCall, sol};
 use futures_util::future::join_all;
 use obol_chain::{Chain, ChainConfig, SelfFacilitator, SettleConfig, SigningKey};
