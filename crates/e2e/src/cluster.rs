@@ -5,6 +5,7 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    sync::LazyLock,
     time::{Duration, Instant},
 };
 
@@ -14,7 +15,9 @@ use crate::{part, repository};
 
 /// The machine as Pods see it; they know it as `machine.test`, too. Servers that they are to reach
 /// listen here, once the cluster is up.
-pub const MACHINE: &str = "10.200.0.1";
+pub static MACHINE: LazyLock<String> = LazyLock::new(|| format!("10.200.{}.1", *NUMBER));
+/// Which of the clusters of this machine (`OBOL_CLUSTER`, a digit).
+static NUMBER: LazyLock<String> = LazyLock::new(|| std::env::var("OBOL_CLUSTER").unwrap_or_else(|_| "0".to_owned()));
 
 /// The cluster. One test at a time has it, over all processes; it stays up when dropped, for the next.
 #[derive(Debug)]
@@ -97,7 +100,7 @@ impl Cluster {
     }
 
     fn lock() -> Self {
-        let path = part("cluster").join("lock");
+        let path = part("cluster").join(format!("lock-{}", *NUMBER));
         let lock = File::create(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         flock(&lock, FlockOperation::LockExclusive).expect("a lock can be waited for");
         Self { _lock: lock }
@@ -110,7 +113,12 @@ impl Cluster {
 
     /// Path of a kubeconfig with every right.
     pub fn kubeconfig(&self) -> PathBuf {
-        part("cluster/run/0/pki/admin.kubeconfig")
+        part(&format!("cluster/run/{}/pki/admin.kubeconfig", *NUMBER))
+    }
+
+    /// Name of the one node, and of its cgroup.
+    pub fn node(&self) -> String {
+        format!("obol-{}", *NUMBER)
     }
 
     /// A program of the cluster (`kubectl`, `helm`, `helmfile`) that finds the others and the cluster.
@@ -155,6 +163,7 @@ impl Cluster {
     /// # Panics
     /// When `url` names no port, or the API server refuses.
     pub fn service(&self, name: &str, url: &str) -> String {
+        let machine = &*MACHINE;
         let port = url.trim_end_matches('/').rsplit(':').next().expect("a port");
         self.apply(&format!(
             "apiVersion: v1\nkind: Namespace\nmetadata: {{ name: machine }}\n---\n\
@@ -162,7 +171,7 @@ impl Cluster {
              spec: {{ ports: [{{ name: http, port: {port} }}] }}\n---\n\
              apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n\
              metadata: {{ name: {name}, namespace: machine, labels: {{ kubernetes.io/service-name: {name} }} }}\n\
-             endpoints: [{{ addresses: [{MACHINE}] }}]\nports: [{{ name: http, port: {port} }}]\n"
+             endpoints: [{{ addresses: [{machine}] }}]\nports: [{{ name: http, port: {port} }}]\n"
         ));
         format!("http://{name}.machine.svc:{port}")
     }
@@ -249,7 +258,8 @@ impl Cluster {
     pub fn await_ready(&self) -> Duration {
         let begin = Instant::now();
         let api = ["get", "--raw", "/readyz"];
-        let kubelet = ["get", "--raw", "/api/v1/nodes/obol-0/proxy/healthz"];
+        let healthz = format!("/api/v1/nodes/{}/proxy/healthz", self.node());
+        let kubelet = ["get", "--raw", &healthz];
         let node = ["wait", "--for=condition=Ready", "node", "--all", "--timeout=5s"];
         while ![&api[..], &kubelet, &node].iter().all(|args| self.try_kubectl(args).status.success()) {
             assert!(begin.elapsed() < Duration::from_secs(60), "the cluster did not get ready within a minute");
@@ -280,7 +290,7 @@ impl Cluster {
 /// A script of the cluster.
 fn command(name: &str) -> Command {
     let mut command = Command::new(repository().join("testbed/cluster").join(name));
-    command.env("OBOL_CACHE", part("")).env("OBOL_CLUSTER", "0").stdin(Stdio::null());
+    command.env("OBOL_CACHE", part("")).env("OBOL_CLUSTER", &*NUMBER).stdin(Stdio::null());
     command
 }
 

@@ -25,7 +25,7 @@ impl Forward {
     /// When there is no port, or the cluster is down.
     pub async fn to(url: &str) -> Self {
         let server: SocketAddr = url.trim_start_matches("http://").trim_end_matches('/').parse().expect("a loopback address");
-        let listener = TcpListener::bind((MACHINE, 0)).await.expect("the machine's end of the cable is up");
+        let listener = TcpListener::bind((MACHINE.as_str(), 0)).await.expect("the machine's end of the cable is up");
         let url = format!("http://{}", listener.local_addr().expect("it listens"));
         let forwarding = tokio::spawn(async move {
             while let Ok((mut here, _)) = listener.accept().await {

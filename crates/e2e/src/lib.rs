@@ -13,6 +13,8 @@ pub mod generous;
 pub mod models;
 pub mod postgres;
 pub mod process;
+pub mod readme;
+pub mod shop;
 pub mod stack;
 pub mod upstream;
 

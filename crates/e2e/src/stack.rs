@@ -72,7 +72,23 @@ impl Stack {
 
     /// `obol` with this stack's folders, not started.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(obol_binary());
+        self.program(obol_binary())
+    }
+
+    /// Runs a line of a shell as somebody would who has this stack and `obol` on the PATH.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn shell(&self, line: &str) {
+        let mut shell = self.program("bash");
+        let binaries = obol_binary().parent().expect("the binary is in a folder").display().to_string();
+        let output = shell.args(["-euo", "pipefail", "-c", &format!("PATH={binaries}:$PATH; {line}")]).output().expect("bash starts");
+        let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "`{line}` failed ({}):\n{out}\n{error}", output.status);
+    }
+
+    fn program(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", self.folder.path());
         for part in ["config", "data", "state"] {
             command.env(format!("OBOL_{}_DIR", part.to_uppercase()), self.folder.path().join(part));

@@ -64,11 +64,11 @@ async fn e2e_cluster_runs_pods_and_survives_kills_and_a_reboot() {
     let url = format!("http://{}/", service["spec"]["clusterIP"].as_str().expect("an address"));
     assert_eq!(get(&url).await, "hello-0 GET / 1", "machine → Service");
     assert_eq!(probe(&cluster, &["get", "http://hello.smoke.svc.cluster.local/in"]), "hello-0 GET /in 2", "Pod → DNS → Service → itself");
-    assert_eq!(probe(&cluster, &["resolve", "machine.test"]), MACHINE);
+    assert_eq!(probe(&cluster, &["resolve", "machine.test"]), *MACHINE);
     let unknown = cluster.try_kubectl(&["exec", "-n", "smoke", "hello-0", "--", "/probe", "resolve", "nowhere.test"]);
     assert!(!unknown.status.success(), "a name that does not exist resolves");
 
-    let listener = TcpListener::bind((MACHINE, 0)).expect("the machine's end of the cable is up");
+    let listener = TcpListener::bind((MACHINE.as_str(), 0)).expect("the machine's end of the cable is up");
     let outside = format!("http://machine.test:{}/", listener.local_addr().expect("bound").port());
     let server = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("a Pod comes");
@@ -82,7 +82,7 @@ async fn e2e_cluster_runs_pods_and_survives_kills_and_a_reboot() {
     while obol_e2e::http().get(&url).timeout(Duration::from_secs(1)).send().await.is_ok() {
         assert!(begin.elapsed() < PATIENCE, "a NetworkPolicy that lets nobody in lets the machine in");
     }
-    cluster.apply(&policy(&format!("{MACHINE}/32")));
+    cluster.apply(&policy(&format!("{}/32", *MACHINE)));
     assert_eq!(get(&url).await, "hello-0 GET / 3", "a NetworkPolicy that lets the machine in");
     cluster.kubectl(&["delete", "networkpolicy", "-n", "smoke", "hello"]);
 

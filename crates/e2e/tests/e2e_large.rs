@@ -2,13 +2,7 @@
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use obol_e2e::{
-    anvil::{Anvil, KEYS},
-    facilitators::{Facilitator, Maker},
-    forge, http,
-    stack::Stack,
-    upstream::Upstream,
-};
+use obol_e2e::{anvil::KEYS, facilitators::Maker, forge, http, shop::Shop};
 
 const GIB: u64 = 1024 * 1024 * 1024;
 const SIZE: u64 = 2 * GIB;
@@ -18,15 +12,7 @@ const CHUNK: usize = 64 * 1024;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_gibibytes_pass_both_ways_below_64_mebibytes() {
-    let anvil = Anvil::start().await;
-    let facilitator = Facilitator::start(Maker::TypeScript, &anvil.url);
-    let upstream = Upstream::start().await;
-    let payee = forge::fresh_address();
-    let mut stack = Stack::new();
-    stack.up().await;
-    stack.sell("bulk", &upstream.url, &payee.to_checksum(None), &facilitator.url);
-    stack.wait_for("/services/bulk", 402).await;
-    upstream.take_seen();
+    let Shop { anvil, upstream: _upstream, payee, mut stack, facilitator: _facilitator } = Shop::open("bulk", Maker::TypeScript).await;
     let terms = forge::terms(payee, 1_000);
     let now = anvil.now().await;
     let payment = || forge::header(&forge::payment(KEYS[7], &terms, 0, now + 280));

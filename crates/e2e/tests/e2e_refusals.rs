@@ -2,13 +2,7 @@
 //! reaches the upstream.
 
 use alloy_primitives::Address;
-use obol_e2e::{
-    anvil::{Anvil, KEYS},
-    facilitators::{Facilitator, Maker},
-    forge, http,
-    stack::Stack,
-    upstream::Upstream,
-};
+use obol_e2e::{anvil::KEYS, facilitators::Maker, forge, http, shop::Shop, stack::Stack};
 use obol_offer::Terms;
 use serde_json::{Value, json};
 
@@ -36,15 +30,7 @@ impl Case {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_payments_are_refused_and_move_nothing() {
-    let anvil = Anvil::start().await;
-    let facilitator = Facilitator::start(Maker::TypeScript, &anvil.url);
-    let upstream = Upstream::start().await;
-    let payee = forge::fresh_address();
-    let mut stack = Stack::new();
-    stack.up().await;
-    stack.sell("weather", &upstream.url, &payee.to_checksum(None), &facilitator.url);
-    stack.wait_for(PATH, 402).await;
-    upstream.take_seen();
+    let Shop { anvil, upstream, payee, stack, facilitator: _facilitator } = Shop::open("weather", Maker::TypeScript).await;
     let payer = forge::address(PAYER);
     let owned = anvil.balance(payer).await;
 
@@ -68,15 +54,7 @@ async fn wrong_payments_are_refused_and_move_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_used_payment_buys_nothing_again() {
-    let anvil = Anvil::start().await;
-    let facilitator = Facilitator::start(Maker::Rust, &anvil.url);
-    let upstream = Upstream::start().await;
-    let payee = forge::fresh_address();
-    let mut stack = Stack::new();
-    stack.up().await;
-    stack.sell("weather", &upstream.url, &payee.to_checksum(None), &facilitator.url);
-    stack.wait_for(PATH, 402).await;
-    upstream.take_seen();
+    let Shop { anvil, upstream, payee, mut stack, facilitator: _facilitator } = Shop::open("weather", Maker::Rust).await;
 
     let payment = forge::payment(PAYER, &forge::terms(payee, PRICE), 0, anvil.now().await + 200);
     let headers = [("payment-signature", forge::header(&payment))];
@@ -101,15 +79,7 @@ async fn a_used_payment_buys_nothing_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn eight_copies_at_once_run_the_upstream_once() {
-    let anvil = Anvil::start().await;
-    let facilitator = Facilitator::start(Maker::TypeScript, &anvil.url);
-    let upstream = Upstream::start().await;
-    let payee = forge::fresh_address();
-    let mut stack = Stack::new();
-    stack.up().await;
-    stack.sell("weather", &upstream.url, &payee.to_checksum(None), &facilitator.url);
-    stack.wait_for(PATH, 402).await;
-    upstream.take_seen();
+    let Shop { anvil, upstream, payee, stack, facilitator: _facilitator } = Shop::open("weather", Maker::TypeScript).await;
 
     let payment = forge::payment(PAYER, &forge::terms(payee, PRICE), 0, anvil.now().await + 200);
     let headers = [("payment-signature", forge::header(&payment))];
@@ -123,14 +93,7 @@ async fn eight_copies_at_once_run_the_upstream_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_fails_is_not_charged_for() {
-    let anvil = Anvil::start().await;
-    let facilitator = Facilitator::start(Maker::TypeScript, &anvil.url);
-    let upstream = Upstream::start().await;
-    let payee = forge::fresh_address();
-    let mut stack = Stack::new();
-    stack.up().await;
-    stack.sell("weather", &upstream.url, &payee.to_checksum(None), &facilitator.url);
-    stack.wait_for(PATH, 402).await;
+    let Shop { anvil, upstream: _upstream, payee, stack, facilitator: _facilitator } = Shop::open("weather", Maker::TypeScript).await;
     let payment = forge::payment(PAYER, &forge::terms(payee, PRICE), 0, anvil.now().await + 200);
     let request = http().get(stack.url(&format!("{PATH}/status/503"))).header("payment-signature", forge::header(&payment));
     assert_eq!(request.send().await.expect("the node answers").status(), 503);

@@ -1,25 +1,17 @@
-//! The README's commands work as printed.
-//!
-//! A block of ```sh below `<!-- test: run -->` is run line by line in one fresh home with the
-//! release binary on the PATH; below `<!-- test: run in background -->` its commands stay up until
-//! the end. Of the others only `cargo` lines are looked at: the quickstart is run, and every other
-//! cargo command must exist.
+//! The README's commands work as printed; those for a cluster are run where one is.
 
 use std::{path::Path, process::Command, time::Duration};
 
-use obol_e2e::{obol_binary, process::Process, repository};
-
-#[derive(Debug, PartialEq, Eq)]
-enum Step {
-    Run(String),
-    Background(String),
-    Cargo(String),
-}
+use obol_e2e::{
+    obol_binary,
+    process::Process,
+    readme::{Step, steps},
+    repository,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_readmes_commands_work() {
-    let readme = fs_err::read_to_string(repository().join("README.md")).expect("there is a README");
-    let steps = steps(&readme);
+    let steps = steps();
     assert!(steps.iter().any(|step| matches!(step, Step::Run(_))), "the README has nothing to run");
     let home = tempfile::tempdir().expect("a temporary folder");
     let mut background = Vec::new();
@@ -32,6 +24,7 @@ async fn the_readmes_commands_work() {
                 wait_until_up(home.path()).await;
             }
             Step::Cargo(line) => cargo(home.path(), &line),
+            Step::Cluster(_) => {}
         }
     }
 }
@@ -70,44 +63,4 @@ fn run(command: &mut Command, line: &str) {
     let output = command.output().expect("it starts");
     let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "`{line}` failed ({}):\n{out}\n{error}", output.status);
-}
-
-/// The steps of a document, in order.
-fn steps(markdown: &str) -> Vec<Step> {
-    let mut steps = Vec::new();
-    let mut marker = "";
-    let mut inside = None;
-    let mut pending = String::new();
-    for line in markdown.lines().map(str::trim) {
-        let line = line.strip_prefix("$ ").unwrap_or(line);
-        if let Some(info) = line.strip_prefix("```") {
-            inside = if inside.is_some() { None } else { Some(if info.trim() == "sh" { marker } else { "not sh" }) };
-            marker = "";
-        } else if inside.is_none() {
-            if !line.is_empty() {
-                marker = line.strip_prefix("<!-- test:").and_then(|rest| rest.strip_suffix("-->")).map_or("", str::trim);
-            }
-        } else if let Some(head) = line.strip_suffix('\\') {
-            pending.push_str(head);
-        } else {
-            let whole = std::mem::take(&mut pending) + line;
-            let command = whole.split(" #").next().unwrap_or_default().trim().to_owned();
-            match inside {
-                _ if command.is_empty() || command.starts_with('#') => {}
-                Some("run") => steps.push(Step::Run(command)),
-                Some("run in background") => steps.push(Step::Background(command)),
-                Some("") if command.starts_with("cargo ") => steps.push(Step::Cargo(command)),
-                _ => {}
-            }
-        }
-    }
-    steps
-}
-
-#[test]
-fn blocks_are_read_as_people_read_them() {
-    let readme = "<!-- test: run -->\n```sh\n# words\n$ obol a \\\n  b   # words\n```\n```json\n{}\n```\n\
-                  <!-- test: run in background -->\n\n```sh\nobol c\n```\n```sh\nobol d\ncargo xtask test # words\n```\n";
-    let expected = [Step::Run("obol a b".into()), Step::Background("obol c".into()), Step::Cargo("cargo xtask test".into())];
-    assert_eq!(steps(readme), expected);
 }

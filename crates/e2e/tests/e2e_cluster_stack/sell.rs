@@ -10,6 +10,7 @@ use obol_e2e::{
     forward::Forward,
     models::{MODEL, ModelServer},
     part,
+    readme::{self, Step},
 };
 use serde_json::Value;
 
@@ -33,6 +34,7 @@ async fn e2e_cluster_sells_and_is_payable_again_after_everything() {
 #[tokio::test(flavor = "multi_thread")]
 async fn e2e_cluster_leaves_others_alone_and_takes_a_crowd() {
     let mut shop = Shop::open().await;
+    as_the_readme_says(&mut shop);
     shop.init();
     shop.stack.ok(&["stack", "up"]);
     shop.sell("weather");
@@ -125,6 +127,21 @@ async fn killed(shop: &mut Shop) {
     shop.buys(Buyer::FetchV2, "weather", "→ bought").await;
     let took = shop.all_ready(1, Duration::from_secs(60)).await;
     shop.note("  `kubectl get so`: Ready", took);
+}
+
+/// The README's commands for a cluster, as printed; then all of it goes.
+fn as_the_readme_says(shop: &mut Shop) {
+    let lines: Vec<_> =
+        readme::steps().into_iter().filter_map(|step| if let Step::Cluster(line) = step { Some(line) } else { None }).collect();
+    assert!(!lines.is_empty(), "the README has nothing to run in a cluster");
+    for line in lines {
+        let begin = std::time::Instant::now();
+        shop.stack.shell(&line);
+        shop.note(&line, begin.elapsed());
+    }
+    shop.stack.ok(&["stack", "purge", "--yes", "--with-data"]);
+    fs_err::remove_dir_all(shop.stack.config().join("applications")).expect("an offer is there");
+    fs_err::remove_file(shop.stack.config().join("stack.yaml")).expect("a stack is there");
 }
 
 const FOREIGN: &str = "\

@@ -178,9 +178,10 @@ impl Shop {
         let line = format!("/obol\0serve\0{role}\0");
         let processes = fs_err::read_dir("/proc").expect("Linux").flatten();
         let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let node = format!("/{}/", self.cluster.node());
         let ours = |pid: &u32| {
             let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-            read("cmdline").starts_with(&line) && read("cgroup").contains("/obol-0/")
+            read("cmdline").starts_with(&line) && read("cgroup").contains(&node)
         };
         pids.find(ours).unwrap_or_else(|| panic!("no process `obol serve {role}`"))
     }
