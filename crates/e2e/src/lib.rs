@@ -17,6 +17,7 @@ pub mod readme;
 pub mod shop;
 pub mod stack;
 pub mod upstream;
+pub mod valve;
 
 use std::path::PathBuf;
 

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, process::Command, time::Duration};
 
-use alloy_primitives::U256;
+use alloy_primitives::{Address, U256};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Request, client::conn::http1};
+use hyper_util::rt::TokioIo;
 use obol_e2e::{
     anvil::{Anvil, KEYS},
     facilitators::{Facilitator, Maker},
@@ -14,6 +18,7 @@ use obol_e2e::{
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
 /// Atomic units per request.
 const PRICE: u64 = 1000;
@@ -58,21 +63,86 @@ async fn openais_own_clients_buy_every_call() {
     ]);
     stack.up().await;
     wait_until_ready(&stack).await;
-    let url = stack.url("/services/chat");
-    let scripts = [("node", "node/openai-buyer.mjs", KEYS[3]), ("python-openai/bin/python", "python/openai_buyer.py", KEYS[5])];
-    for (index, (program, script, key)) in scripts.into_iter().enumerate() {
+    for client in CLIENTS {
         let before = anvil.balance(payee).await;
-        let program = if program == "node" { program.into() } else { part(program) };
-        let mut buyer = Command::new(program);
-        buyer.arg(part(script)).arg(&url).arg(MODEL).env("X402_KEY", key);
-        let output = tokio::task::spawn_blocking(move || buyer.output()).await.expect("no panic").expect("the client starts");
-        let text = String::from_utf8_lossy(&output.stdout);
-        let got: Value = serde_json::from_str(text.lines().last().unwrap_or_default())
-            .unwrap_or_else(|_| panic!("client {index}: {text}\n{}", String::from_utf8_lossy(&output.stderr)));
-        check_bought(&got);
+        check_bought(&client.buy(&stack, "exact").await);
         // Six calls are paid; which models there are is told for nothing.
         assert_eq!(anvil.balance(payee).await - before, U256::from(6 * PRICE));
     }
+}
+
+/// One of OpenAI's own clients, with an x402 client as its transport.
+#[derive(Clone, Copy)]
+struct Client {
+    program: &'static str,
+    script: &'static str,
+    key: &'static str,
+}
+
+const CLIENTS: [Client; 2] = [
+    Client { program: "node", script: "node/openai-buyer.mjs", key: KEYS[3] },
+    Client { program: "python-openai/bin/python", script: "python/openai_buyer.py", key: KEYS[5] },
+];
+
+impl Client {
+    async fn buy(self, stack: &Stack, scheme: &str) -> Value {
+        let program = if self.program == "node" { self.program.into() } else { part(self.program) };
+        let mut buyer = Command::new(program);
+        buyer.arg(part(self.script)).args([&stack.url("/services/chat"), MODEL]).env("X402_KEY", self.key).env("X402_SCHEME", scheme);
+        let output = tokio::task::spawn_blocking(move || buyer.output()).await.expect("no panic").expect("the client starts");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let got = text.lines().last().and_then(|line| serde_json::from_str(line).ok());
+        got.unwrap_or_else(|| panic!("{}: {text}\n{}", self.script, String::from_utf8_lossy(&output.stderr)))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openais_own_clients_pay_by_upto_for_what_they_used() {
+    let (anvil, llama) = (Anvil::start().await, ModelServer::llama().await);
+    let facilitator = Facilitator::start(Maker::TypeScript, &anvil.url);
+    let (payee, mut stack) = (forge::fresh_address(), Stack::new());
+    sell_by_tokens(&stack, &llama, payee, &facilitator);
+    stack.up().await;
+    wait_until_ready(&stack).await;
+    for client in CLIENTS {
+        let (before, payer) = (anvil.balance(payee).await, forge::address(client.key));
+        anvil.approve_permit2(payer, U256::MAX).await;
+        let got = client.buy(&stack, "upto").await;
+        check_bought(&got);
+        let count = |name: &str| got[name].as_u64().unwrap_or_else(|| panic!("no {name}: {got}"));
+        let due = count("input") + 2 * count("output");
+        let rows = delivered(&stack, payer, 6).await;
+        let sum = |name: &str| {
+            rows.iter().map(|row| row[name].as_str().and_then(|text| text.parse::<u64>().ok()).expect("an amount")).sum::<u64>()
+        };
+        assert_eq!(sum("settled"), due, "{got}: {rows:?}");
+        assert!(rows.iter().all(|row| row["transaction"].is_string()) && sum("amount") > due, "{rows:?}");
+        assert_eq!(anvil.balance(payee).await - before, U256::from(due), "{got}");
+        println!("{}: 6 calls, {} tokens in, {} out, {due} atomic units moved", client.script, count("input"), count("output"));
+    }
+}
+
+/// The journal's rows of a payer, once so many are delivered and none is open.
+async fn delivered(stack: &Stack, payer: Address, count: usize) -> Vec<Value> {
+    let payer = payer.to_checksum(None);
+    for _ in 0..300 {
+        let rows: Vec<Value> = serde_json::from_str(&stack.ok(&["payments", "export", "--format", "json"])).expect("JSON");
+        let rows: Vec<Value> = rows.into_iter().filter(|row| row["payer"] == payer).collect();
+        if rows.len() == count && rows.iter().all(|row| row["state"] == "delivered") {
+            return rows;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("not {count} delivered payments of {payer}:\n{}", stack.ok(&["payments", "list"]));
+}
+
+/// One atomic unit for a token in, two for a token out.
+fn sell_by_tokens(stack: &Stack, llama: &ModelServer, payee: Address, facilitator: &Facilitator) {
+    stack.ok(&[
+        &["sell", "inference", "chat", "--upstream", &llama.url, "--model", MODEL, "--per-mtok", "1", "--per-mtok-output", "2"],
+        &["--pay-to", &payee.to_string(), "--network", "base-sepolia", "--facilitator", &facilitator.url][..],
+    ]
+    .concat());
 }
 
 async fn wait_until_ready(stack: &Stack) {
@@ -125,28 +195,26 @@ impl Role {
         panic!("the role did not get ready");
     }
 
-    /// What the role reported for a request.
-    async fn report(&self, id: &str) -> BTreeMap<String, u64> {
-        for _ in 0..100 {
-            let url = format!("{}/-/usage/chat/{id}", self.url);
-            let answer = http().get(url).bearer_auth(GATE).send().await.expect("the role answers");
-            if answer.status().is_success() {
-                let answer: Value = answer.json().await.expect("JSON");
-                let report = answer["usage"].as_str().expect("a report");
-                return report
-                    .split(", ")
-                    .filter_map(|part| part.split_once('='))
-                    .map(|(k, v)| (k.into(), v.parse().expect("a count")))
-                    .collect();
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        panic!("no report for {id}");
-    }
-
-    async fn ask(&self, path: &str, id: &str, body: &Value) -> reqwest::Response {
-        let request = http().post(format!("{}/chat/v1/{path}", self.url)).bearer_auth(GATE).header("x-request-id", id);
-        request.json(body).send().await.expect("the role answers")
+    /// What a request is answered with, and the report behind it.
+    async fn ask(&self, path: &str, body: &Value) -> (String, BTreeMap<String, u64>) {
+        let at = self.url.trim_start_matches("http://");
+        let connection = TokioIo::new(TcpStream::connect(at).await.expect("the role listens"));
+        let (mut sender, connection) = http1::handshake(connection).await.expect("a connection");
+        tokio::spawn(connection);
+        let request = Request::post(format!("/chat/v1/{path}"))
+            .header("host", at)
+            .header("authorization", format!("Bearer {GATE}"))
+            .header("content-type", "application/json")
+            .header("te", "trailers");
+        let request = request.body(Full::new(Bytes::from(body.to_string()))).expect("a request");
+        let answer = sender.send_request(request).await.expect("the role answers");
+        let (status, in_head) = (answer.status(), answer.headers().contains_key("x-obol-usage"));
+        let answer = answer.into_body().collect().await.expect("a whole answer");
+        let report = answer.trailers().and_then(|trailers| trailers.get("x-obol-usage")?.to_str().ok()).unwrap_or_default().to_owned();
+        let text = String::from_utf8_lossy(&answer.to_bytes()).into_owned();
+        assert!(status.is_success() && !in_head, "{body}: {status} {text}");
+        let counts = report.split(", ").filter_map(|part| part.split_once('='));
+        (text, counts.map(|(name, count)| (name.to_owned(), count.parse().expect("a count"))).collect())
     }
 }
 
@@ -186,16 +254,11 @@ async fn two_hundred_random_requests_are_counted_as_the_server_counts() {
     let role = Role::start(&llama.url, None).await;
     let mut dice = StdRng::seed_from_u64(402);
     let mut sum = (0, 0);
-    for number in 0..200 {
+    for _ in 0..200 {
         let (path, body) = random_request(&mut dice);
-        let id = format!("r{number}");
-        let answer = role.ask(path, &id, &body).await;
-        assert!(answer.status().is_success(), "{body}: {:?}", answer.text().await);
-        assert!(answer.headers().get("x-obol-usage").is_none());
-        let text = answer.text().await.expect("a whole answer");
+        let (text, report) = role.ask(path, &body).await;
         assert!(!text.contains("\"model\":\"tiny\""), "the model's own name is not told: {text}");
         let told = told(&text);
-        let report = role.report(&id).await;
         assert_eq!((report["input"], report["output"]), told, "{path} {body}: {text}");
         assert!(!report.contains_key("cut"));
         sum = (sum.0 + told.0, sum.1 + told.1);
@@ -209,51 +272,16 @@ async fn two_hundred_random_requests_are_counted_as_the_server_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_cut_at_a_random_byte_counts_what_was_delivered() {
-    let llama = ModelServer::llama().await;
-    let role = Role::start(&llama.url, None).await;
-    let mut dice = StdRng::seed_from_u64(2);
-    let body = json!({ "messages": [{ "role": "user", "content": "hello" }], "max_tokens": 32, "stream": true });
-    for number in 0..20 {
-        let id = format!("c{number}");
-        let mut answer = role.ask("chat/completions", &id, &body).await;
-        let (mut seen, wanted) = (Vec::new(), dice.random_range(1..7000));
-        let mut whole = false;
-        while seen.len() < wanted {
-            let Some(chunk) = answer.chunk().await.expect("a chunk") else {
-                whole = true;
-                break;
-            };
-            seen.extend_from_slice(&chunk);
-        }
-        drop(answer);
-        let report = role.report(&id).await;
-        let text = String::from_utf8_lossy(&seen);
-        let pieces = text.lines().filter(|line| line.contains("\"content\":\"") && !line.contains("\"content\":\"\"")).count() as u64;
-        // What was sent may be more than what was read, and never less.
-        assert!(report["output"] >= pieces && report["output"] <= 32, "{report:?} {pieces}");
-        if report.contains_key("cut") {
-            let prompt = body.to_string().len().div_ceil(4) as u64;
-            assert!(!whole && report["input"] == if report["output"] == 0 { 0 } else { prompt }, "{report:?}");
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn litellm_in_between_changes_no_count() {
     let llama = ModelServer::llama().await;
     let proxy = ModelServer::litellm(&llama).await;
     let role = Role::start(&proxy.url, Some(LITELLM_KEY)).await;
     for (number, stream) in [false, true, true].into_iter().enumerate() {
-        let id = format!("l{number}");
         let mut body = json!({ "model": "sold", "messages": [{ "role": "user", "content": "hello" }], "max_tokens": 9, "stream": stream });
         if number == 1 {
             body["stream_options"] = json!({ "include_usage": true });
         }
-        let answer = role.ask("chat/completions", &id, &body).await;
-        assert!(answer.status().is_success(), "{:?}", answer.text().await);
-        let text = answer.text().await.expect("a whole answer");
-        let report = role.report(&id).await;
+        let (text, report) = role.ask("chat/completions", &body).await;
         if number == 2 {
             assert!(!text.contains("prompt_tokens"), "{text}");
             assert!(report["input"] > 0 && report["output"] > 0, "{report:?}");
@@ -274,13 +302,7 @@ async fn what_moves_on_chain_is_what_the_server_counted() {
     let facilitator = Facilitator::start(Maker::TypeScript, &anvil.url);
     let payee = forge::fresh_address();
     let mut stack = Stack::new();
-    let payee_text = payee.to_string();
-    // One atomic unit for a token in, two for a token out.
-    stack.ok(&[
-        &["sell", "inference", "chat", "--upstream", &llama.url, "--model", MODEL, "--per-mtok", "1", "--per-mtok-output", "2"],
-        &["--pay-to", &payee_text, "--network", "base-sepolia", "--facilitator", &facilitator.url][..],
-    ]
-    .concat());
+    sell_by_tokens(&stack, &llama, payee, &facilitator);
     stack.up().await;
     wait_until_ready(&stack).await;
     let (mut dice, mut due) = (StdRng::seed_from_u64(402), U256::ZERO);

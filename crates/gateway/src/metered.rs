@@ -287,11 +287,10 @@ impl Shared {
         let captured = spent.capture_delivered(charge).await;
         let count = |code| state.count_payment(&self.metrics, Some(terms), code);
         match captured {
-            Some(Captured::Settled(receipt, delivery)) => {
+            // What is charged is what was delivered.
+            Some(Captured::Settled(receipt, _)) => {
                 count("settled");
                 state.count_captured(&self.metrics, terms, receipt.amount);
-                // What is charged is what was delivered.
-                delivery.complete();
                 Ok(receipt)
             }
             Some(Captured::Nothing) => {

@@ -111,7 +111,7 @@ impl AnswerBody {
     fn end(&mut self, report: Report) {
         self.ended = true;
         self.report = Some(report);
-        self.model.report(self.request_id.take(), report);
+        self.model.count(self.request_id.as_ref(), report);
     }
 
     /// A stream ends with an error that clients know, and with its report; another answer just breaks.
@@ -134,7 +134,7 @@ impl AnswerBody {
 }
 
 impl Drop for AnswerBody {
-    /// The buyer has gone: what was passed on is what was delivered.
+    /// The buyer has gone. The gateway charges by what left it, which it alone knows; here it is counted only.
     fn drop(&mut self) {
         if !self.ended {
             let report = self.meter.cut();

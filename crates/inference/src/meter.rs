@@ -63,7 +63,7 @@ impl Meter {
             _ if essence.eq_ignore_ascii_case("application/json") => Kind::Whole(WholeMeter::new(names)),
             _ => Kind::Other,
         };
-        Self { kind, prompt: request.prompt_bytes.div_ceil(BYTES_PER_TOKEN) }
+        Self { kind, prompt: request.prompt_bytes / BYTES_PER_TOKEN }
     }
 
     /// Whether the answer comes as events.

@@ -1,11 +1,8 @@
 //! One model on sale: how it is served, what is known of it, what it has served.
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
 };
 
 use http::HeaderValue;
@@ -18,9 +15,6 @@ use crate::{
     usage::{Report, USAGE, Usage},
 };
 
-/// Reports that are kept for a gateway whose connection broke before it got them.
-const KEPT_REPORTS: usize = 4096;
-
 /// One model on sale.
 #[derive(Debug)]
 pub struct Model {
@@ -29,7 +23,6 @@ pub struct Model {
     pub(crate) upstream: Upstream,
     pub(crate) slots: Slots,
     state: Mutex<ModelState>,
-    reports: Mutex<VecDeque<(HeaderValue, Report)>>,
     pub(crate) counters: Counters,
 }
 
@@ -58,8 +51,7 @@ impl Model {
     pub fn new(config: ModelConfig) -> Result<Self, std::io::Error> {
         let upstream = Upstream::new(&config.upstream, config.credential.as_ref())?;
         let slots = Slots::new(config.concurrency, config.queue);
-        let (state, reports) = (Mutex::new(ModelState::Unknown), Mutex::default());
-        Ok(Self { config, upstream, slots, state, reports, counters: Counters::default() })
+        Ok(Self { config, upstream, slots, state: Mutex::new(ModelState::Unknown), counters: Counters::default() })
     }
 
     /// What is known of the model at its server.
@@ -80,8 +72,8 @@ impl Model {
         *state = next;
     }
 
-    /// Records what a request used, whether or not anybody is there to read it.
-    pub(crate) fn report(&self, request_id: Option<HeaderValue>, report: Report) {
+    /// Counts what a request used, whether or not anybody is there to read it.
+    pub(crate) fn count(&self, request_id: Option<&HeaderValue>, report: Report) {
         let counters = &self.counters;
         add(
             match report {
@@ -96,18 +88,5 @@ impl Model {
             add(&counters.output, output);
         }
         tracing::debug!(offer = self.config.offer, ?request_id, %report, "{USAGE}");
-        let Some(id) = request_id else { return };
-        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
-        if reports.len() >= KEPT_REPORTS {
-            reports.pop_front();
-        }
-        reports.push_back((id, report));
-    }
-
-    /// The report of a request whose answer the gateway did not read to its end.
-    pub(crate) fn take_report(&self, request_id: &str) -> Option<Report> {
-        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = reports.iter().rposition(|(id, _)| id.as_bytes() == request_id.as_bytes())?;
-        reports.remove(index).map(|(_, report)| report)
     }
 }

@@ -34,9 +34,6 @@ const MAX_ERROR: usize = 64 * 1024;
 /// Models by offer.
 pub type Directory = Arc<ArcSwap<HashMap<String, Arc<Model>>>>;
 
-/// Where the gateway asks what a request has used: no offer has this name, so no buyer gets there.
-const REPORTS: &str = "/-/usage";
-
 /// The model of an offer, and the path below the offer's own: `/<offer>/v1/…`.
 fn find<'a>(models: &Directory, path: &'a str) -> Option<(Arc<Model>, &'a str)> {
     let (offer, _) = path.strip_prefix('/')?.split_once('/')?;
@@ -50,11 +47,7 @@ pub async fn answer(models: &Directory, gate: &Secret, request: Request<Incoming
         let message = "requests come through the x402 gateway only";
         return refuse(&Problem::new(StatusCode::UNAUTHORIZED, "gate_secret", message));
     }
-    let path = request.uri().path();
-    if let Some((model, id)) = path.strip_prefix(REPORTS).and_then(|rest| find(models, rest)) {
-        return usage(&model, id.trim_start_matches('/'));
-    }
-    let Some((model, path)) = find(models, path) else { return refuse(&Problem::not_served()) };
+    let Some((model, path)) = find(models, request.uri().path()) else { return refuse(&Problem::not_served()) };
     let asked = match surface::read(request.method(), path) {
         Ok(asked) => asked,
         Err(problem) => {
@@ -100,14 +93,6 @@ fn free(body: serde_json::Value) -> Response<Body> {
         response.headers_mut().insert(USAGE, report);
     }
     response
-}
-
-/// The report of a request whose answer was not read to its end.
-fn usage(model: &Model, request_id: &str) -> Response<Body> {
-    match model.take_report(request_id) {
-        Some(report) => json_response(StatusCode::OK, json!({ "usage": report.to_string() }).to_string()),
-        None => refuse(&Problem::new(StatusCode::NOT_FOUND, "not_found", "no request of this id has ended lately")),
-    }
 }
 
 async fn serve(model: &Arc<Model>, call: Call, request: Request<Incoming>) -> Result<Response<Body>, Problem> {

@@ -112,7 +112,6 @@ async fn a_call_has_one_spelling_and_one_method() {
         "/chat",
         "/",
         "/v1/chat/completions",
-        "/-/usage/chat/nothing",
     ] {
         let request = format!(
             "POST {target} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {GATE}\r\ncontent-type: application/json\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}"
@@ -134,7 +133,7 @@ async fn nobody_but_the_gateway_is_served() {
         "authorization: Bearer \r\n",
         "authorization: Bearer gate-secret\r\nauthorization: Bearer gate-secret\r\n",
     ] {
-        for target in ["/chat/v1/chat/completions", "/chat/v1/models", "/-/usage/chat/id-1"] {
+        for target in ["/chat/v1/chat/completions", "/chat/v1/models"] {
             let request = format!("POST {target} HTTP/1.1\r\nhost: x\r\n{authorization}content-length: 0\r\nconnection: close\r\n\r\n");
             assert_eq!(status(&service.raw(&request).await), 401, "{authorization}");
         }

@@ -153,7 +153,8 @@ impl PaymentPermit {
         self.capture_for(kept).await
     }
 
-    /// As [`capture_amount`](Self::capture_amount), once the answer has left.
+    /// As [`capture_amount`](Self::capture_amount), once the answer has left: what is paid then is delivered, also when
+    /// that is only found out after a crash.
     pub async fn capture_delivered(mut self, charge: Amount) -> Captured {
         if let Some(inner) = &mut self.inner {
             inner.delivered = true;
@@ -232,6 +233,7 @@ impl Inner {
             return Captured::Unsettled { transaction };
         }
         let Some(ask) = Ask::of(&self.payment) else { return self.not_asked("the payment is not text".to_owned()).await };
+        let ask = Ask { delivered: self.delivered, ..ask };
         match self.reservation.begin(ask, kept.and_then(|answer| answer.encode())).await {
             Ok(()) => {}
             Err(WriteError::InDoubt { transaction }) => {
@@ -299,11 +301,15 @@ impl Inner {
         if let Some(exposed) = self.exposed.take() {
             exposed.settled();
         }
-        let Self { core, payment, .. } = &self;
+        let Self { core, payment, delivered, .. } = &self;
         core.counters.settled.add();
-        let delivery = core.delivery(payment.replay_key());
-        let change = Change::new(&[Event::SettleSettled]).receipt(receipt.clone());
-        self.finish(State::Settled, Some(receipt.clone()), None, change);
+        let (state, events, delivery): (_, &[Event], _) = if *delivered {
+            core.counters.delivered.add();
+            (State::Delivered, &[Event::SettleSettled, Event::Delivered], Delivery { pending: None })
+        } else {
+            (State::Settled, &[Event::SettleSettled], core.delivery(payment.replay_key()))
+        };
+        self.finish(state, Some(receipt.clone()), None, Change::new(events).receipt(receipt.clone()));
         Captured::Settled(receipt, delivery)
     }
 

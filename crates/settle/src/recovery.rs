@@ -155,7 +155,7 @@ async fn ask(core: &Weak<Core>, case: Case) -> bool {
         return false;
     };
     match core.settle(&member, &payment).await {
-        SettleOutcome::Settled(receipt) => settled(&core, case, receipt).await,
+        SettleOutcome::Settled(receipt) => settled(&core, case, &row, receipt).await,
         SettleOutcome::Pending { transaction } | SettleOutcome::Unknown { transaction: Some(transaction), .. } => {
             core.doubts.add(case.key, case.fingerprint, Some(transaction.clone()));
             core.journal.post(case.key, Change::new(&[Event::SettlePending]).transaction(Some(transaction)), None);
@@ -177,7 +177,7 @@ async fn on_chain(core: &Arc<Core>, case: Case, row: &Row) -> bool {
         ChainFinding::Settled { transaction, amount, .. } => {
             let Some(transaction) = outcome::transaction(&transaction) else { return false };
             let receipt = Receipt { transaction, payer: case.key.payer, amount };
-            return settled(core, case, receipt).await;
+            return settled(core, case, row, receipt).await;
         }
         ChainFinding::Unused { is_final: true, .. } => Event::FoundUnused,
         ChainFinding::UsedElsewhere { is_final: true } => Event::FoundSpent,
@@ -213,15 +213,19 @@ impl Core {
     }
 }
 
-/// The buyer of it is long gone: settled, and owed.
-async fn settled(core: &Arc<Core>, case: Case, receipt: Receipt) -> bool {
+/// The buyer of it is long gone: settled, and owed unless the answer had left before.
+async fn settled(core: &Arc<Core>, case: Case, row: &Row, receipt: Receipt) -> bool {
     tracing::info!(payment = %case.key, transaction = receipt.transaction, "an unknown settlement turned out settled");
-    let change = Change::new(&[Event::SettleSettled, Event::DeliveryFailed]).receipt(receipt);
-    if core.journal.record(case.key, change).await.is_err() {
+    let (events, counter): (&[Event], _) = if row.ask.as_ref().is_some_and(|ask| ask.delivered) {
+        (&[Event::SettleSettled, Event::Delivered], &core.counters.delivered)
+    } else {
+        (&[Event::SettleSettled, Event::DeliveryFailed], &core.counters.owed)
+    };
+    if core.journal.record(case.key, Change::new(events).receipt(receipt)).await.is_err() {
         return false;
     }
     core.counters.recovered.add();
-    core.counters.owed.add();
+    counter.add();
     core.resolved(&case.key, case.fingerprint);
     true
 }

@@ -128,6 +128,9 @@ pub(crate) struct Ask {
     /// Atomic units to settle, where they are fewer than were authorised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub charge: Option<Amount>,
+    /// Whether the answer has left before the money was asked for.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub delivered: bool,
 }
 
 /// What rows of before do not say.
@@ -154,6 +157,7 @@ impl Ask {
             scheme: terms.scheme,
             kind: authorization.kind,
             charge: Some(payment.charge).filter(|charge| *charge != terms.amount),
+            delivered: false,
         })
     }
 }

@@ -65,6 +65,29 @@ async fn a_crash_between_settled_and_delivered_is_owed() {
     assert_eq!(facilitator.settled.load(SeqCst), 1);
 }
 
+/// Nobody owes an answer that left before its money was asked for.
+#[tokio::test]
+async fn a_crash_while_settling_what_has_left_owes_nobody_an_answer() {
+    let (before, after) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (facilitator, gate) = Scripted::gated();
+    let cashier = open(before.path(), &facilitator, NEVER).await;
+    let permit = cashier.admit(&offer(), payment(1), &[], REQUEST).await.unwrap();
+    let capture = tokio::spawn(permit.capture_delivered(receipt().amount));
+    facilitator.asked.notified().await;
+    std::fs::copy(before.path().join("journal.redb"), after.path().join("journal.redb")).unwrap();
+
+    let second = open(after.path(), &Scripted::settling([SettleOutcome::Settled(receipt())]), SOON).await;
+    second.recovered().await;
+    let stats = second.stats();
+    assert_eq!((stats.recovered, stats.delivered, stats.owed), (1, 1, 0));
+    assert_eq!(second.admit(&offer(), payment(1), &[], REQUEST).await.unwrap_err(), Refusal::AlreadyUsed(receipt()));
+
+    gate.add_permits(1);
+    assert!(matches!(capture.await.unwrap(), Captured::Settled(..)));
+    let stats = cashier.stats();
+    assert_eq!((stats.settled, stats.delivered, stats.owed), (1, 1, 0), "written in one go with the settlement");
+}
+
 /// As a crash in the middle of settling would leave it: one payment of unknown outcome.
 async fn unknown_in(folder: &std::path::Path) {
     let facilitator = Scripted::settling([SettleOutcome::Unknown { cause: "test".into(), transaction: None }]);
