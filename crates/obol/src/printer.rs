@@ -87,6 +87,18 @@ impl Printer {
         }
     }
 
+    /// How far something is, on stderr: on a terminal in one line that is written over, and taken away by an empty
+    /// text; silenced by `--quiet`.
+    pub fn progress(&self, text: &str) {
+        let terminal = io::stderr().is_terminal();
+        match (self.quiet, terminal, clean(text)) {
+            (true, ..) => {}
+            (_, true, text) => self.err(format_args!("\r\x1b[K{DIM}{text}{DIM:#}")),
+            (_, false, text) if text.is_empty() => {}
+            (_, false, text) => self.err(format_args!("{text}\n")),
+        }
+    }
+
     /// Something that should not be overlooked, on stderr.
     pub fn warn(&self, text: &str) {
         self.err(format_args!("{YELLOW}warning{YELLOW:#}: {}\n", clean(text)));

@@ -6,7 +6,7 @@ mod merge;
 mod model;
 mod pairs;
 
-pub use found::{Server, scan};
+pub use found::{Place, Server, base, places, scan};
 pub use from_json::{Given, read as read_json};
 pub use merge::{Defaults, explain, merge};
 pub use model::lay;

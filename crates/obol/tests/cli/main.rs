@@ -3,8 +3,10 @@
 
 mod files;
 mod help;
+mod inference;
 mod kill;
 mod node;
 mod payments;
 mod refusals;
 mod support;
+mod terminal;
