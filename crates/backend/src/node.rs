@@ -15,7 +15,7 @@ use obol_gateway::{
 use obol_offer::SANDBOX;
 use obol_reconcile::Site;
 use obol_settle::{Cashier, CashierConfig};
-use obol_stackdir::{StackConfig, StackDir};
+use obol_stackdir::{StackConfig, StackDir, StackLimits};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -215,8 +215,16 @@ fn cashier_config(config: &NodeConfig, stack: &StackConfig, play: &Arc<PlayMoney
         local: chains.facilitators,
         chains: chains.views,
         verify_transfers: chains.verified,
-        ..CashierConfig::new(config.dirs.data.join("journal.redb"))
+        ..bounded(CashierConfig::new(config.dirs.data.join("journal.redb")), &stack.limits)
     }
+}
+
+/// With the bounds of `stack.yaml`.
+pub(crate) fn bounded(mut config: CashierConfig, limits: &StackLimits) -> CashierConfig {
+    if let Some(units) = limits.max_exposure {
+        config.max_exposure = units.into();
+    }
+    config
 }
 
 pub(crate) fn gateway_config(stack: &StackConfig) -> GatewayConfig {

@@ -22,7 +22,7 @@ use crate::{
     Addresses, NodeError,
     chains::Chains,
     journal::shared_journal,
-    node::{bind, gateway_config},
+    node::{bind, bounded, gateway_config},
 };
 
 /// From the first sign of an edit to the pass: a burst of edits is one.
@@ -75,7 +75,7 @@ impl GatewayPod {
             chains: chains.views,
             verify_transfers: chains.verified,
             shared: shared_journal(&config.stack.journal)?,
-            ..CashierConfig::new(config.data.join("journal.redb"))
+            ..bounded(CashierConfig::new(config.data.join("journal.redb")), &config.stack.limits)
         })
         .await?;
         Ok(Self { config, client, cashier, public, admin, addresses })

@@ -27,6 +27,11 @@ impl Amount {
     /// No money.
     pub const ZERO: Self = Self(U256::ZERO);
 
+    /// The sum, or the largest amount where that is too small.
+    pub const fn saturating_add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+
     /// The amount as a decimal number of whole units, e.g. `1858` at 6 decimals is `0.001858`.
     pub fn to_decimal(self, decimals: u8) -> String {
         let digits = self.0.to_string();

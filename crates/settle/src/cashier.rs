@@ -133,8 +133,8 @@ impl Cashier {
         });
         let mut open = Vec::with_capacity(unknown.len());
         for (key, row) in unknown {
-            if let Some(payment) = row.payment(&key).filter(|payment| payment.terms.scheme == Scheme::Upto) {
-                core.exposures.remember(&payment);
+            if row.unpaid.is_some() {
+                core.exposures.remember(&key, &row);
             }
             core.doubts.add(key, row.fingerprint, row.transaction);
             open.push(recovery::Case { key, fingerprint: row.fingerprint, at_once: true });
@@ -355,12 +355,17 @@ impl Core {
             self.refuse_named(&mut claim, payment, fingerprint, id, until).await?;
         }
         self.refuse_in_doubt(payment, fingerprint)?;
-        let exposed = self.expose(payment)?;
+        let limit = (payment.terms.scheme != Scheme::Exact).then(|| self.exposure_limit(payment));
+        let exposed = match limit {
+            Some(limit) if !self.journal.is_shared() => Some(self.exposures.enter(payment, limit).ok_or(Refusal::Exposed)?),
+            _ => None,
+        };
         let row = Row::new(offer, member.facilitator.id(), fingerprint, payment).named(id);
-        let reservation = self.journal.reserve(key, row, claim).await.map_err(|error| match error {
+        let reservation = self.journal.reserve(key, row, claim, limit).await.map_err(|error| match error {
             WriteError::Conflict(row) if matches!(row.state, State::Reserved | State::Settling) => Refusal::InProgress,
             WriteError::Conflict(row) => taken(Taken::Known(Box::new(row.known()))),
             WriteError::InDoubt { transaction } => Refusal::Unsettled { transaction },
+            WriteError::Exposed => Refusal::Exposed,
             WriteError::Unavailable | WriteError::Illegal => Refusal::JournalUnavailable,
         })?;
         Ok((member, reservation, exposed))
@@ -422,8 +427,11 @@ impl Core {
             Err(Taken::Same(_)) => return Err(Refusal::InProgress),
             Err(Taken::Other) => return Err(Refusal::OtherPurchase),
         };
-        let named = self.journal.named(&name).await.map_err(|_| Refusal::JournalUnavailable)?;
+        let unavailable = |_| Refusal::JournalUnavailable;
+        let named = self.journal.named(&name).await.map_err(unavailable)?;
         let Some((key, row)) = named.filter(|(key, _)| *key != payment.replay_key()) else { return Ok(()) };
+        // Another process may be working on it.
+        let row = self.journal.read_when_done(&key, |row| row.fingerprint == fingerprint, until).await.map_err(unavailable)?.unwrap_or(row);
         let known = told.map_or_else(|| row.known(), |known| *known);
         let (terms, ours) = (&payment.terms, payment.replay_key());
         let same_terms = (key.chain_id, key.contract, row.pay_to, row.amount) == (ours.chain_id, ours.contract, terms.pay_to, terms.amount);
@@ -460,20 +468,16 @@ impl Core {
         }
     }
 
-    /// Counts what an answer may come to that leaves before it is settled.
-    fn expose(&self, payment: &MatchedPayment) -> Result<Option<Exposed>, Refusal> {
-        if payment.terms.scheme == Scheme::Exact {
-            return Ok(None);
-        }
+    /// What one payer may owe for answers that leave before they are settled, in atomic units.
+    fn exposure_limit(&self, payment: &MatchedPayment) -> Amount {
         let unit = U256::from(10).checked_pow(U256::from(payment.terms.asset.decimals)).unwrap_or(U256::MAX);
-        let limit = Amount(unit.saturating_mul(U256::from(self.max_exposure)));
-        self.exposures.enter(payment, limit).map(Some).ok_or(Refusal::Exposed)
+        Amount(unit.saturating_mul(U256::from(self.max_exposure)))
     }
 
-    /// A payment is no longer of unknown outcome.
-    pub fn resolved(&self, key: &ReplayKey, fingerprint: B256) {
-        self.doubts.remove(key, fingerprint);
-        self.exposures.forget(key);
+    /// A payment is no longer of unknown outcome: it `pays`, or never will.
+    pub fn resolved(&self, key: &ReplayKey, row: &Row, pays: bool) {
+        self.doubts.remove(key, row.fingerprint);
+        self.exposures.conclude(key, row, pays);
     }
 
     /// Remembers an unknown outcome, and has the facilitator asked again.
@@ -486,9 +490,6 @@ impl Core {
     /// The same for one that a process left which is gone: it is asked about at once.
     pub fn doubt_of_another(&self, key: ReplayKey, row: &Row) {
         if !self.doubts.has(&key, row.fingerprint) {
-            if let Some(payment) = row.payment(&key).filter(|payment| payment.terms.scheme == Scheme::Upto) {
-                self.exposures.remember(&payment);
-            }
             self.doubts.add(key, row.fingerprint, row.transaction.clone());
             let _ = self.ask_again.send(recovery::Case { key, fingerprint: row.fingerprint, at_once: true });
         }

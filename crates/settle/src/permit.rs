@@ -25,6 +25,9 @@ use crate::{
 /// How long a buyer waits for a payment that was not asked for to be released on a disk that fails.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How often an answer that has left is tried to be charged while the journal or the facilitator is away.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// Leave to call the upstream once for one reserved payment. Only [`Cashier::admit`](crate::Cashier::admit) makes one.
 ///
 /// Dropped without [`capture`](Self::capture), it releases the reservation: nothing is charged and
@@ -232,9 +235,16 @@ impl Inner {
             self.reservation.release().await;
             return Captured::Unsettled { transaction };
         }
-        let Some(ask) = Ask::of(&self.payment) else { return self.not_asked("the payment is not text".to_owned()).await };
-        let ask = Ask { delivered: self.delivered, ..ask };
-        match self.reservation.begin(ask, kept.and_then(|answer| answer.encode())).await {
+        let Some(ask) = self.to_ask() else { return self.not_asked("the payment is not text".to_owned()).await };
+        let kept = kept.and_then(|answer| answer.encode());
+        let until = self.retried_until();
+        let begun = loop {
+            match self.reservation.begin(ask.clone(), kept.clone()).await {
+                Err(WriteError::Unavailable) if tokio::time::Instant::now() < until => tokio::time::sleep(RETRY).await,
+                begun => break begun,
+            }
+        };
+        match begun {
             Ok(()) => {}
             Err(WriteError::InDoubt { transaction }) => {
                 self.core.counters.released.add();
@@ -243,7 +253,7 @@ impl Inner {
             }
             Err(WriteError::Unavailable) => return self.not_asked("the journal cannot be written".to_owned()).await,
             // The row is another process's by now, and durably so: there is nothing of ours to write down.
-            Err(WriteError::Conflict(_) | WriteError::Illegal) => {
+            Err(WriteError::Conflict(_) | WriteError::Illegal | WriteError::Exposed) => {
                 tracing::warn!(payment = %self.payment.replay_key(), "not settled: the payment is not this process's any more");
                 self.core.counters.settle_not_asked.add();
                 self.reservation.release().await;
@@ -273,9 +283,26 @@ impl Inner {
         if self.delivered { None } else { self.core.doubts.find(self.payment.authorization.from, self.fingerprint) }
     }
 
+    /// What is written down before the facilitator is asked.
+    fn to_ask(&self) -> Option<Ask> {
+        Ask::of(&self.payment).map(|ask| Ask { delivered: self.delivered, ..ask })
+    }
+
+    /// An answer that has left cannot be withheld: charging it is tried for as long as settling may take.
+    fn retried_until(&self) -> tokio::time::Instant {
+        let patience = if self.delivered { self.core.settle_timeout } else { Duration::ZERO };
+        tokio::time::Instant::now() + patience
+    }
+
     /// Asks once; a pending transaction is asked about, identically, exactly once more.
     async fn ask(&self) -> SettleOutcome {
-        let first = self.core.settle(&self.member, &self.payment).await;
+        let until = self.retried_until();
+        let first = loop {
+            match self.core.settle(&self.member, &self.payment).await {
+                SettleOutcome::NotAsked { .. } if tokio::time::Instant::now() < until => tokio::time::sleep(RETRY).await,
+                first => break first,
+            }
+        };
         let SettleOutcome::Pending { transaction } = first else { return first };
         let change = Change::new(&[Event::SettlePending]).transaction(Some(transaction.clone()));
         let key = self.payment.replay_key();
@@ -297,10 +324,7 @@ impl Inner {
         }
     }
 
-    fn settled(mut self, receipt: Receipt) -> Captured {
-        if let Some(exposed) = self.exposed.take() {
-            exposed.settled();
-        }
+    fn settled(self, receipt: Receipt) -> Captured {
         let Self { core, payment, delivered, .. } = &self;
         core.counters.settled.add();
         let (state, events, delivery): (_, &[Event], _) = if *delivered {
@@ -315,19 +339,27 @@ impl Inner {
 
     async fn refused(mut self, reason: String) -> Captured {
         self.core.counters.settle_refused.add();
-        if let Some(exposed) = self.exposed.take().filter(|_| self.delivered) {
-            exposed.stay(self.payment.charge);
-        }
+        self.lose();
         let change = Change::new(&[Event::SettleRefused]).reason(reason.clone());
         let patience = self.core.settle_timeout;
         self.nothing_moved(change, patience, Captured::Refused { reason }).await
     }
 
-    async fn not_asked(self, cause: String) -> Captured {
+    /// Counts an answer that has left and is not paid for.
+    fn lose(&mut self) {
+        if let Some(exposed) = self.exposed.take().filter(|_| self.delivered) {
+            exposed.lost(self.payment.charge);
+        }
+    }
+
+    async fn not_asked(mut self, cause: String) -> Captured {
         tracing::warn!(payment = %self.payment.replay_key(), facilitator = self.member.facilitator.id(), cause, "not settled: never asked");
         self.core.counters.settle_not_asked.add();
         let patience = self.core.settle_timeout.min(RELEASE_PATIENCE);
-        self.nothing_moved(Change::new(&[Event::SettleNotAsked]), patience, Captured::NotAsked).await
+        self.lose();
+        // In the row it may still be as if nothing had left.
+        let ask = self.to_ask().filter(|_| self.delivered).map(Box::new);
+        self.nothing_moved(Change { ask, ..Change::new(&[Event::SettleNotAsked]) }, patience, Captured::NotAsked).await
     }
 
     /// The buyer hears that nothing moved when that is durable: after a crash the row would still

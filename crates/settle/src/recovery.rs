@@ -144,7 +144,7 @@ async fn ask(core: &Weak<Core>, case: Case) -> bool {
     let Some(core) = core.upgrade() else { return false };
     let Ok(Some(row)) = core.journal.read(&case.key).await else { return false };
     if !row.state.is_unsettled() {
-        core.resolved(&case.key, case.fingerprint);
+        core.resolved(&case.key, &row, row.state.is_paid());
         return true;
     }
     if on_chain(&core, case, &row).await {
@@ -191,7 +191,7 @@ async fn on_chain(core: &Arc<Core>, case: Case, row: &Row) -> bool {
     if core.journal.record(case.key, change).await.is_err() {
         return false;
     }
-    core.resolved(&case.key, case.fingerprint);
+    core.resolved(&case.key, row, false);
     true
 }
 
@@ -213,19 +213,18 @@ impl Core {
     }
 }
 
-/// The buyer of it is long gone: settled, and owed unless the answer had left before.
+/// The buyer of it is long gone: settled, and owed, unless the answer had left before.
 async fn settled(core: &Arc<Core>, case: Case, row: &Row, receipt: Receipt) -> bool {
     tracing::info!(payment = %case.key, transaction = receipt.transaction, "an unknown settlement turned out settled");
-    let (events, counter): (&[Event], _) = if row.ask.as_ref().is_some_and(|ask| ask.delivered) {
-        (&[Event::SettleSettled, Event::Delivered], &core.counters.delivered)
-    } else {
-        (&[Event::SettleSettled, Event::DeliveryFailed], &core.counters.owed)
+    let (events, counter): (&[Event], _) = match &row.ask {
+        Some(ask) if ask.delivered => (&[Event::SettleSettled, Event::Delivered], &core.counters.delivered),
+        _ => (&[Event::SettleSettled, Event::DeliveryFailed], &core.counters.owed),
     };
     if core.journal.record(case.key, Change::new(events).receipt(receipt)).await.is_err() {
         return false;
     }
     core.counters.recovered.add();
     counter.add();
-    core.resolved(&case.key, case.fingerprint);
+    core.resolved(&case.key, row, true);
     true
 }

@@ -67,7 +67,7 @@ impl Cashier {
             Err(WriteError::Conflict(row)) if row.state == State::Refunded => Ok(PaymentRecord::of(&key, &row)),
             Err(WriteError::Conflict(row)) => Err(RefundError::NotOwed(row.state)),
             Err(WriteError::Illegal) => Err(RefundError::Unknown),
-            Err(WriteError::Unavailable | WriteError::InDoubt { .. }) => Err(unavailable()),
+            Err(WriteError::Unavailable | WriteError::InDoubt { .. } | WriteError::Exposed) => Err(unavailable()),
         }
     }
 

@@ -60,7 +60,7 @@ impl Core {
             Ok(()) => Ok(Rerun { receipt, delivery: self.delivery(key), _claim: claim }),
             Err(WriteError::Unavailable) => Err(Refusal::JournalUnavailable),
             Err(WriteError::InDoubt { transaction }) => Err(Refusal::Unsettled { transaction }),
-            Err(WriteError::Conflict(_) | WriteError::Illegal) => Err(refused()),
+            Err(WriteError::Conflict(_) | WriteError::Illegal | WriteError::Exposed) => Err(refused()),
         }
     }
 }

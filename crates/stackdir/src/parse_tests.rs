@@ -136,9 +136,9 @@ fn the_stacks_own_file_has_places_and_fixes_too() {
 
 #[test]
 fn the_smallest_stack_file_is_enough() {
-    let config = parse_stack("id: shop\nlimits: { challengeRate: 5 }\n", Path::new("stack.yaml")).unwrap();
+    let config = parse_stack("id: shop\nlimits: { challengeRate: 5, maxExposure: 20 }\n", Path::new("stack.yaml")).unwrap();
     assert_eq!((config.listen.to_string().as_str(), config.admin.to_string().as_str()), ("127.0.0.1:8402", "127.0.0.1:9402"));
-    assert_eq!(config.limits.challenge_rate, Some(5));
+    assert_eq!((config.limits.challenge_rate, config.limits.max_exposure), (Some(5), Some(20)));
 }
 
 #[test]

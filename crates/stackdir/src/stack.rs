@@ -135,6 +135,9 @@ pub struct StackLimits {
     /// Connections served at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<u32>,
+    /// Whole units of a token that one payer may owe for answers that leave before they are paid; more get 429.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_exposure: Option<u32>,
     /// Largest request head in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_head_bytes: Option<u32>,

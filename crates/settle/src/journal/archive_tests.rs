@@ -23,7 +23,7 @@ fn key(n: u8) -> ReplayKey {
 async fn delivered(journal: &Journal, n: u8, valid_before: u64, last: Event) {
     let row = Row { valid_before, ..Row::new(&"weather".parse().unwrap(), "https://x402.example", B256::repeat_byte(n), &payment(n)) };
     let claim = Arc::new(Claims::default()).claim(ClaimKey::Replay(key(n)), B256::ZERO).unwrap();
-    let mut reservation = journal.reserve(key(n), row, claim).await.unwrap();
+    let mut reservation = journal.reserve(key(n), row, claim, None).await.unwrap();
     reservation.begin(Ask::of(&payment(n)).unwrap(), None).await.unwrap();
     let receipt = Receipt { transaction: format!("0x{n:02x}"), payer: key(n).payer, amount: payment(n).terms.amount };
     reservation.finish(Change::new(&[Event::SettleSettled]).receipt(receipt));

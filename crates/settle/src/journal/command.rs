@@ -2,6 +2,7 @@
 
 use std::{any::Any, time::Duration};
 
+use obol_offer::Amount;
 use obol_payment::Event;
 use obol_x402::ReplayKey;
 use tokio::sync::oneshot;
@@ -24,6 +25,8 @@ pub(crate) enum WriteError {
     /// The payer has another payment for the same request that nobody knows the outcome of, and
     /// another process may have it.
     InDoubt { transaction: Option<String> },
+    /// The payer would owe more than it may, wherever that is counted.
+    Exposed,
 }
 
 /// Facts that come with a transition.
@@ -80,8 +83,9 @@ pub(crate) type Hold = Box<dyn Any + Send>;
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, WriteError>>;
 
 pub(crate) enum Command {
-    /// Insert if never seen, or seen and usable again.
-    Reserve { key: ReplayKey, row: Box<Row>, reservation: Reservation, reply: Reply<Reservation> },
+    /// Insert if never seen, or seen and usable again; where several processes share the journal, only while its payer
+    /// owes no more than `limit`.
+    Reserve { key: ReplayKey, row: Box<Row>, limit: Option<Amount>, reservation: Reservation, reply: Reply<Reservation> },
     /// A transition that is given up when it cannot be written.
     Try { key: ReplayKey, change: Change, reply: Reply<()> },
     /// A transition that is a fact: kept and written again until it is durable.

@@ -20,7 +20,7 @@ use std::{
     sync::{Arc, mpsc},
 };
 
-use obol_offer::B256;
+use obol_offer::{Amount, B256};
 use obol_payment::Event;
 use obol_x402::ReplayKey;
 use tokio::sync::oneshot;
@@ -157,11 +157,12 @@ impl Journal {
         bytes.ok().flatten().and_then(|bytes| StoredAnswer::decode(&bytes))
     }
 
-    /// Reserves a payment durably, for as long as the reservation is held.
-    pub async fn reserve(&self, key: ReplayKey, row: Row, claim: Claim) -> Result<Reservation, WriteError> {
+    /// Reserves a payment durably, for as long as the reservation is held. What its payer may owe is counted here only
+    /// where several processes share the journal.
+    pub async fn reserve(&self, key: ReplayKey, row: Row, claim: Claim, limit: Option<Amount>) -> Result<Reservation, WriteError> {
         let reservation = Reservation { journal: self.clone(), key, claim: Some(claim), undo: None };
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Reserve { key, row: Box::new(row), reservation, reply });
+        self.send(Command::Reserve { key, row: Box::new(row), limit, reservation, reply });
         answer.await.unwrap_or(Err(WriteError::Unavailable))
     }
 

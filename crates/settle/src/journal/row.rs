@@ -102,6 +102,9 @@ pub(crate) struct Row {
     /// Bytes of the answer that is kept with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<u64>,
+    /// Of a payment whose answer may leave before it is settled: what such answers came to that were never paid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unpaid: Option<Amount>,
     /// What is needed to ask again; only while the outcome is open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ask: Option<Box<Ask>>,
@@ -188,6 +191,7 @@ impl Row {
             answer: None,
             symbol: Some(payment.terms.asset.symbol.clone()),
             decimals: Some(payment.terms.asset.decimals),
+            unpaid: (payment.terms.scheme != Scheme::Exact).then_some(Amount::ZERO),
             ask: None,
         }
     }
@@ -205,6 +209,17 @@ impl Row {
     /// The token.
     pub fn asset(&self, key: &ReplayKey) -> Address {
         self.asset.unwrap_or(key.contract)
+    }
+
+    /// What is, or was, to be settled for it.
+    pub fn charge(&self) -> Amount {
+        self.ask.as_ref().and_then(|ask| ask.charge).unwrap_or(self.amount)
+    }
+
+    /// What its payer may owe for answers that leave, or have left, before they are paid.
+    pub fn exposure(&self) -> Amount {
+        let under_way = if self.state == State::Reserved || self.state.is_unsettled() { self.charge() } else { Amount::ZERO };
+        self.unpaid.map_or(Amount::ZERO, |unpaid| unpaid.saturating_add(under_way))
     }
 
     /// The payment as it was, for asking again; `None` when the row is closed, or its network is

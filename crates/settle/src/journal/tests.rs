@@ -32,7 +32,7 @@ fn fresh(n: u8) -> Row {
 
 async fn reserve(journal: &Journal, n: u8) -> Result<super::Reservation, WriteError> {
     let claim = Arc::new(Claims::default()).claim(ClaimKey::Replay(key(n)), B256::ZERO).unwrap();
-    journal.reserve(key(n), fresh(n), claim).await
+    journal.reserve(key(n), fresh(n), claim, None).await
 }
 
 fn state(journal: &Journal, n: u8) -> Option<State> {

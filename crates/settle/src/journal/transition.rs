@@ -14,6 +14,7 @@ impl Row {
             return Err(existing.map_or(WriteError::Illegal, |row| WriteError::Conflict(Box::new(row.clone()))));
         };
         (self.state, self.created, self.updated) = (state, now, now);
+        self.unpaid = existing.and_then(|row| row.unpaid).or(self.unpaid);
         Ok(())
     }
 
@@ -31,7 +32,13 @@ impl Row {
         self.refund = change.refund.clone().or(self.refund.take());
         let planned = change.next_attempt.map(|wait| now.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
         self.next_attempt = planned.or(self.next_attempt).filter(|_| state.is_unsettled());
-        self.ask = change.ask.clone().or(self.ask.take()).filter(|_| state.is_unsettled());
+        self.ask = change.ask.clone().or(self.ask.take());
+        if !state.is_unsettled() {
+            // An answer that has left, and never will be paid for.
+            let lost = self.ask.as_ref().is_some_and(|ask| ask.delivered) && !state.is_paid();
+            self.unpaid = self.unpaid.map(|unpaid| if lost { unpaid.saturating_add(self.charge()) } else { unpaid });
+            self.ask = None;
+        }
         Ok(())
     }
 

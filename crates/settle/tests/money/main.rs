@@ -7,6 +7,7 @@ mod chain;
 mod crash;
 mod hostile;
 mod ledger;
+mod metered;
 mod owed;
 mod stored;
 mod support;

@@ -65,6 +65,17 @@ pub fn payment(n: u64) -> MatchedPayment {
     }
 }
 
+/// Who alone may settle metered payments.
+const SETTLER: Address = Address::repeat_byte(7);
+
+/// The same, to be charged for what is used.
+pub fn metered(n: u64) -> MatchedPayment {
+    let mut payment = payment(n);
+    payment.terms.scheme = Scheme::Upto;
+    payment.authorization.kind = AuthorizationKind::Upto { facilitator: SETTLER };
+    payment
+}
+
 pub fn receipt() -> Receipt {
     Receipt { transaction: "0xabc".into(), payer: payer(), amount: Amount::from(1000) }
 }
@@ -132,6 +143,9 @@ impl Scripted {
 impl Facilitator for Scripted {
     fn id(&self) -> &str {
         "scripted"
+    }
+    fn upto(&self, _network: &Network) -> Option<Address> {
+        Some(SETTLER)
     }
     fn verify<'a>(&'a self, payment: &'a MatchedPayment) -> BoxFuture<'a, VerifyOutcome> {
         self.verified.fetch_add(1, SeqCst);

@@ -2,20 +2,24 @@
 
 use std::collections::{HashMap, hash_map::Entry as Slot};
 
-use obol_offer::{Address, B256};
+use obol_offer::{Address, Amount, B256, U256};
 use obol_payment::{Answer, Event, State};
-use tokio::time::{Instant, timeout};
+use obol_x402::ReplayKey;
+use tokio::time::{Duration, Instant, timeout};
 
 use super::{
     Database, DatabaseError,
     session::{PATIENCE, Session},
     signed,
 };
-use crate::journal::{
-    command::{Change, Command, WriteError},
-    now_ms,
-    row::{KEY_LEN, Row, key_bytes, name_of},
-    store::MAX_ANSWERS,
+use crate::{
+    exposure::may_owe,
+    journal::{
+        command::{Change, Command, WriteError},
+        now_ms,
+        row::{KEY_LEN, Row, key_bytes, key_from_bytes, name_of},
+        store::MAX_ANSWERS,
+    },
 };
 
 type Key = [u8; KEY_LEN];
@@ -41,16 +45,29 @@ const DOUBTS: &str = "
                 and l.database = (select oid from pg_database where datname = current_database())
                 and ((l.classid::bigint << 32) | l.objid::bigint) = p.owner))";
 
+/// Held to the end of the transaction by who lets a payer owe more; in order, and before any row. The first number
+/// tells these locks from those of processes: \"owes\" in ASCII.
+const LOCK_DEBTORS: &str =
+    "select pg_advisory_xact_lock(x'6f776573'::int4, n) from (select n from unnest($1::int4[]) n order by n) debtors";
+
+/// What is under way, and what was not paid for since some moment.
+const DEBTS: &str = "
+    select debtor, sum(owes)::text from obol.payment where debtor = any($1) and (is_open or updated > $2) group by debtor";
+
+/// How long an answer that has left and was not paid for counts against its payer.
+const UNFORGIVEN: Duration = Duration::from_secs(24 * 3600);
+
 /// Rows that were not there when the others were locked, and are now, are left alone: they are not
 /// counted, and the batch begins anew.
 const PUT_ROWS: &str = "
-    insert into obol.payment as p (key, payer, fingerprint, state, is_open, owner, created, updated, detail)
-    select u.key, u.payer, u.fingerprint, u.state, u.is_open, u.owner, u.created, u.updated, u.detail::json
-    from unnest($1::bytea[], $2::bytea[], $3::bytea[], $4::text[], $5::bool[], $6::int8[], $7::int8[], $8::int8[], $9::text[])
-        u(key, payer, fingerprint, state, is_open, owner, created, updated, detail)
+    insert into obol.payment as p (key, payer, fingerprint, state, is_open, owner, created, updated, detail, debtor, owes)
+    select u.key, u.payer, u.fingerprint, u.state, u.is_open, u.owner, u.created, u.updated, u.detail::json, u.debtor, u.owes::numeric
+    from unnest($1::bytea[], $2::bytea[], $3::bytea[], $4::text[], $5::bool[], $6::int8[], $7::int8[], $8::int8[], $9::text[],
+        $10::bytea[], $11::text[]) u(key, payer, fingerprint, state, is_open, owner, created, updated, detail, debtor, owes)
     on conflict (key) do update set fingerprint = excluded.fingerprint, state = excluded.state, is_open = excluded.is_open,
-        owner = excluded.owner, created = excluded.created, updated = excluded.updated, detail = excluded.detail
-    where p.key = any($10)";
+        owner = excluded.owner, created = excluded.created, updated = excluded.updated, detail = excluded.detail,
+        debtor = excluded.debtor, owes = excluded.owes
+    where p.key = any($12)";
 
 const PUT_ANSWERS: &str = "
     insert into obol.answer (key, size, body) select * from unnest($1::bytea[], $2::int8[], $3::bytea[])
@@ -123,16 +140,19 @@ impl Database {
         }
         session.run("begin").await?;
         let key_list: Vec<&[u8]> = keys.iter().map(<[u8; KEY_LEN]>::as_slice).collect();
-        let (asks, names) = (Asks::of(commands), names_of(commands));
+        let (asks, names, debtors) = (Asks::of(commands), names_of(commands), debtors_of(commands));
+        // First of all, so that the sums below are those after everybody else's.
+        lock_debtors(session, &debtors).await?;
         // Sent at once, answered one after the other.
-        let (transaction, mut entries, names, doubts) = futures_util::try_join!(
+        let (transaction, mut entries, names, doubts, mut debts) = futures_util::try_join!(
             async { Ok::<String, DatabaseError>(session.query_one("select pg_current_xact_id()::text", &[]).await?.try_get(0)?) },
             lock(session, &key_list),
             lock_names(session, names),
             self.doubts(session, &asks),
+            debts(session, &debtors),
         )?;
         let now = now_ms();
-        let results = commands.iter_mut().map(|command| self.decide(command, &mut entries, &names, &doubts, now)).collect();
+        let results = commands.iter_mut().map(|command| self.decide(command, &mut entries, &names, &doubts, &mut debts, now)).collect();
         let whole = self.put(session, &entries, &names).await?;
         Ok(whole.then_some((transaction, results)))
     }
@@ -161,6 +181,7 @@ impl Database {
         entries: &mut HashMap<Key, Entry>,
         names: &Names,
         doubts: &HashMap<Key, Option<String>>,
+        debts: &mut HashMap<Debtor, Amount>,
         now: u64,
     ) -> Result<(), WriteError> {
         let in_doubt = |key: &Key| match doubts.get(key) {
@@ -168,7 +189,8 @@ impl Database {
             None => Ok(()),
         };
         match command {
-            Command::Reserve { key, row, .. } => {
+            Command::Reserve { key, row, limit, .. } => {
+                let debtor = debtor(key, row);
                 let key = key_bytes(key);
                 let slot = entries.entry(key);
                 row.admit(if let Slot::Occupied(entry) = &slot { Some(&entry.get().row) } else { None }, now)?;
@@ -181,6 +203,13 @@ impl Database {
                 {
                     return Err(WriteError::Conflict(Box::new(bought.clone())));
                 }
+                if let Some(limit) = *limit {
+                    let owed = debts.entry(debtor).or_default();
+                    if !may_owe(*owed, row.amount, limit) {
+                        return Err(WriteError::Exposed);
+                    }
+                    *owed = owed.saturating_add(row.amount);
+                }
                 let known = matches!(&slot, Slot::Occupied(entry) if entry.get().known);
                 slot.insert_entry(Entry { row: (**row).clone(), owner: self.owner, known, changed: true, answer: None });
                 Ok(())
@@ -188,7 +217,9 @@ impl Database {
             Command::Try { key, change, .. } | Command::Must { key, change, .. } => {
                 let key = key_bytes(key);
                 let entry = entries.get_mut(&key).ok_or(WriteError::Illegal)?;
-                if change.events.contains(&Event::CaptureBegun) && entry.row.state == State::Reserved {
+                // An answer that has left is not the one that the payer would buy again.
+                let has_left = change.ask.as_ref().is_some_and(|ask| ask.delivered);
+                if change.events.contains(&Event::CaptureBegun) && entry.row.state == State::Reserved && !has_left {
                     in_doubt(&key)?;
                 }
                 self.change(entry, change, now)
@@ -246,9 +277,15 @@ impl Database {
         let owners: Vec<i64> = changed.iter().map(|(_, entry)| entry.owner).collect();
         let created: Vec<i64> = changed.iter().map(|(_, entry)| signed(entry.row.created)).collect();
         let updated: Vec<i64> = changed.iter().map(|(_, entry)| signed(entry.row.updated)).collect();
+        let owing: Vec<_> = changed.iter().map(|(key, entry)| owing(key, &entry.row)).collect();
+        let debtors: Vec<Option<&[u8]>> = owing.iter().map(|debt| debt.as_ref().map(|(debtor, _)| debtor.as_slice())).collect();
+        let owes: Vec<Option<&str>> = owing.iter().map(|debt| debt.as_ref().map(|(_, owes)| owes.as_str())).collect();
         let details = changed.iter().map(|(_, entry)| serde_json::to_string(&entry.row)).collect::<Result<Vec<_>, _>>()?;
         let put = session
-            .execute(PUT_ROWS, &[&keys, &payers, &fingerprints, &states, &open, &owners, &created, &updated, &details, &known])
+            .execute(
+                PUT_ROWS,
+                &[&keys, &payers, &fingerprints, &states, &open, &owners, &created, &updated, &details, &debtors, &owes, &known],
+            )
             .await?;
         if put != changed.len() as u64 {
             return Ok(false);
@@ -308,6 +345,57 @@ async fn lock(session: &Session, keys: &[&[u8]]) -> Result<HashMap<Key, Entry>, 
         entries.insert(key, entry);
     }
     Ok(entries)
+}
+
+/// Chain, token and payer.
+type Debtor = Vec<u8>;
+
+fn debtor(key: &ReplayKey, row: &Row) -> Debtor {
+    [&key.chain_id.to_be_bytes()[..], row.asset(key).as_slice(), key.payer.as_slice()].concat()
+}
+
+/// What a row says of its payer's debts.
+fn owing(key: &Key, row: &Row) -> Option<(Debtor, String)> {
+    let owes = row.exposure();
+    (owes != Amount::ZERO).then(|| key_from_bytes(key).map(|key| (debtor(&key, row), owes.to_string()))).flatten()
+}
+
+/// Who wants to owe more.
+fn debtors_of(commands: &[Command]) -> Vec<Debtor> {
+    let mut debtors: Vec<_> = commands
+        .iter()
+        .filter_map(|command| match command {
+            Command::Reserve { key, row, limit: Some(_), .. } => Some(debtor(key, row)),
+            _ => None,
+        })
+        .collect();
+    debtors.sort_unstable();
+    debtors.dedup();
+    debtors
+}
+
+async fn lock_debtors(session: &Session, debtors: &[Debtor]) -> Result<(), DatabaseError> {
+    // Two who share a number wait for each other, and that is all.
+    let numbers = debtors.iter().filter_map(|debtor| debtor.last_chunk().map(|end| i32::from_be_bytes(*end)));
+    let numbers: Vec<i32> = numbers.collect();
+    if !numbers.is_empty() {
+        session.query(LOCK_DEBTORS, &[&numbers]).await?;
+    }
+    Ok(())
+}
+
+/// What each owes.
+async fn debts(session: &Session, debtors: &[Debtor]) -> Result<HashMap<Debtor, Amount>, DatabaseError> {
+    let mut debts = HashMap::new();
+    if debtors.is_empty() {
+        return Ok(debts);
+    }
+    let unforgiven = signed(now_ms().saturating_sub(u64::try_from(UNFORGIVEN.as_millis()).unwrap_or(u64::MAX)));
+    for row in session.query(DEBTS, &[&debtors, &unforgiven]).await? {
+        // A sum beyond 256 bits is more than anybody may owe.
+        debts.insert(row.try_get(0)?, row.try_get::<_, &str>(1)?.parse().unwrap_or(Amount(U256::MAX)));
+    }
+    Ok(debts)
 }
 
 /// The names of a batch's reservations, once and in order.

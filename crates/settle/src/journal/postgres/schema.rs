@@ -46,6 +46,10 @@ const STEPS: &[&str] = &[
         key bytea not null
     );
     create index name_key on obol.name (key)",
+    "
+    -- Who owes in what, and how much, for answers that leave before they are paid: chain id (8), token (20), payer (20).
+    alter table obol.payment add column debtor bytea, add column owes numeric;
+    create index payment_debtor on obol.payment (debtor) where debtor is not null",
 ];
 
 /// Only one process at a time changes the tables: \"obol\" in ASCII.
