@@ -1,6 +1,7 @@
 //! A real PostgreSQL with a database of its own, which can be ended and started again.
 
 use std::{
+    io::Write as _,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
@@ -14,6 +15,9 @@ use crate::{process::Process, stack::free_address};
 /// Who owns the server's files when the tests run as root, which the server refuses.
 const NOBODY: u32 = 65_534;
 const PATIENCE: Duration = Duration::from_secs(60);
+/// File of the authority that vouches for an encrypted server.
+const AUTHORITY: &str = "ca.pem";
+const PASSWORD: &str = "wordpass";
 
 /// A running server on loopback; its files go with it.
 #[derive(Debug)]
@@ -21,6 +25,7 @@ pub struct Postgres {
     address: SocketAddr,
     folder: TempDir,
     server: Option<Process>,
+    is_encrypted: bool,
 }
 
 impl Postgres {
@@ -29,17 +34,50 @@ impl Postgres {
     /// # Panics
     /// When PostgreSQL is not installed, or does not start.
     pub fn start() -> Self {
+        let mut this = Self::make(&["--auth=trust"]);
+        this.up();
+        this
+    }
+
+    /// As [`Postgres::start`], with a server that wants a password and TLS. Its certificate is for 127.0.0.1, by an
+    /// authority that only the [URL](Self::url) names.
+    ///
+    /// # Panics
+    /// As [`Postgres::start`], and without `openssl`.
+    pub fn encrypted() -> Self {
+        let mut this = Self::make(&["--auth-local=trust", "--auth-host=scram-sha-256"]);
+        let path = |name: &str| this.folder.path().join(name);
+        let new = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
+        let authority = ["-subj", "/CN=An authority", "-keyout", "ca.key", "-out", AUTHORITY];
+        let server = [
+            ["-subj", "/CN=A database", "-keyout", "data/server.key", "-out", "data/server.crt"].as_slice(),
+            &["-CA", AUTHORITY, "-CAkey", "ca.key", "-addext", "basicConstraints=critical,CA:FALSE"],
+            &["-addext", "subjectAltName=IP:127.0.0.1"],
+        ];
+        for more in [authority.to_vec(), server.concat()] {
+            let made = program(Path::new("openssl"), this.folder.path()).args(new).args(more).output().expect("openssl starts");
+            assert!(made.status.success(), "openssl: {}", String::from_utf8_lossy(&made.stderr));
+        }
+        fs_err::write(path("data/pg_hba.conf"), "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n").expect("a file");
+        let mut settings = fs_err::OpenOptions::new().append(true).open(path("data/postgresql.conf")).expect("initdb made it");
+        settings.write_all(b"ssl = on\n").expect("a file");
+        this.is_encrypted = true;
+        this.up();
+        this
+    }
+
+    fn make(auth: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("obol-pg-").tempdir().expect("a temporary folder");
         if is_root() {
             std::os::unix::fs::chown(folder.path(), Some(NOBODY), Some(NOBODY)).expect("root may give a folder away");
         }
-        let mut initdb = program("initdb", folder.path());
-        let made = initdb.args(["--auth=trust", "--username=obol", "--encoding=UTF8", "--no-locale", "--no-instructions", "-D"]);
+        fs_err::write(folder.path().join("password"), PASSWORD).expect("a file");
+        let mut initdb = program(&find("initdb"), folder.path());
+        let made =
+            initdb.args(auth).args(["--pwfile=password", "--username=obol", "--encoding=UTF8", "--no-locale", "--no-instructions", "-D"]);
         let made = made.arg(folder.path().join("data")).output().expect("initdb starts");
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
-        let mut this = Self { address: free_address(), folder, server: None };
-        this.up();
-        this
+        Self { address: free_address(), folder, server: None, is_encrypted: false }
     }
 
     /// Starts the server again.
@@ -47,7 +85,7 @@ impl Postgres {
     /// # Panics
     /// When it does not start.
     pub fn up(&mut self) {
-        let mut command = program("postgres", self.folder.path());
+        let mut command = program(&find("postgres"), self.folder.path());
         command.arg("-D").arg(self.folder.path().join("data")).arg("-k").arg(self.folder.path());
         command.args(["-c", "listen_addresses=127.0.0.1", "-c", "shared_buffers=16MB", "-c", "max_connections=60"]);
         command.args(["-p", &self.address.port().to_string()]);
@@ -75,6 +113,10 @@ impl Postgres {
 
     /// URL of the database.
     pub fn url(&self) -> String {
+        if self.is_encrypted {
+            let authority = self.folder.path().join(AUTHORITY);
+            return format!("postgres://obol:{PASSWORD}@{}/postgres?sslmode=verify-full&sslrootcert={}", self.address, authority.display());
+        }
         format!("postgres://obol@{}/postgres", self.address)
     }
 
@@ -102,8 +144,7 @@ fn is_root() -> bool {
 }
 
 /// A program of the server, as a user that it accepts, in a folder that this user may enter.
-fn program(name: &str, folder: &Path) -> Command {
-    let path = find(name);
+fn program(path: &Path, folder: &Path) -> Command {
     let mut command = if is_root() {
         let mut command = Command::new("setpriv");
         command.args(["--reuid", &NOBODY.to_string(), "--regid", &NOBODY.to_string(), "--clear-groups"]).arg(path);

@@ -1,7 +1,9 @@
 //! The journal in a database: several cashiers, as many processes have them, on one PostgreSQL.
 
 mod metered;
+mod named;
 mod support;
+mod tls;
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering::SeqCst},

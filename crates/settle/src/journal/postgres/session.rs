@@ -75,10 +75,17 @@ impl DatabaseError {
         ];
         match self {
             Self::Format { .. } => true,
-            Self::Postgres(error) => error.code().is_some_and(|code| FINAL.contains(code)),
+            Self::Postgres(error) => error.code().is_some_and(|code| FINAL.contains(code)) || is_impostor(error),
             _ => false,
         }
     }
+}
+
+/// Whether the server's certificate is not one for it.
+fn is_impostor(error: &tokio_postgres::Error) -> bool {
+    let handshake = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    let cause = handshake.and_then(|error| error.get_ref()).and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    matches!(cause, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 /// How the database is reached.
