@@ -23,7 +23,7 @@ use crate::{
     journal::{Database, Journal, Reservation, Rounds, Row, WriteError, name_of, tend},
     ledger, outcome,
     pool::{Member, Pool},
-    recovery,
+    recovery::{self, FirstLook},
     refusal::Known,
     stats::Counters,
     supported::Supported,
@@ -131,6 +131,7 @@ impl Cashier {
             ask_again,
             claims: Arc::default(),
         });
+        let (first, recovered) = FirstLook::new(&unknown, first_look);
         let mut open = Vec::with_capacity(unknown.len());
         for (key, row) in unknown {
             if row.unpaid.is_some() {
@@ -139,15 +140,14 @@ impl Cashier {
             core.doubts.add(key, row.fingerprint, row.transaction);
             open.push(recovery::Case { key, fingerprint: row.fingerprint, at_once: true });
         }
-        let (done, recovered) = watch::channel(open.is_empty());
-        tokio::spawn(recovery::run(Arc::downgrade(&core), cases, policy, open, first_look, done, stop.clone()));
+        tokio::spawn(recovery::run(Arc::downgrade(&core), cases, policy, open, first, stop.clone()));
         Self { core, recovered, stop: Arc::new(stop.drop_guard()) }
     }
 
     /// Whether everything that an earlier run left open was looked at once, or
     /// [`first_look`](CashierConfig::first_look) has passed; never while the journal's database is not
-    /// connected. What is unknown then is recorded with the
-    /// time of the next attempt.
+    /// connected. What is unknown then is recorded with the time of the next attempt; what was so before
+    /// is asked about at once, and not waited for.
     pub fn is_recovered(&self) -> bool {
         *self.recovered.borrow() && self.core.journal.is_ready()
     }

@@ -46,14 +46,21 @@ struct Turn {
     asked: u32,
 }
 
-/// What an earlier run left open, until each was looked at once.
-struct FirstLook {
+/// What an earlier run left open without saying when it is asked about, until each was looked at once.
+pub(crate) struct FirstLook {
     left: BTreeSet<ReplayKey>,
     until: Instant,
     done: watch::Sender<bool>,
 }
 
 impl FirstLook {
+    /// Of what is open, and of that no longer than `bound`; the receiver tells when it is over.
+    pub fn new(open: &[(ReplayKey, Row)], bound: Duration) -> (Self, watch::Receiver<bool>) {
+        let left: BTreeSet<_> = open.iter().filter(|(_, row)| row.next_attempt.is_none()).map(|(key, _)| *key).collect();
+        let (done, over) = watch::channel(left.is_empty());
+        (Self { left, until: Instant::now() + bound, done }, over)
+    }
+
     fn looked_at(&mut self, key: &ReplayKey) {
         self.left.remove(key);
         if self.left.is_empty() {
@@ -77,12 +84,10 @@ pub(crate) async fn run(
     mut cases: mpsc::UnboundedReceiver<Case>,
     policy: Recovery,
     open: Vec<Case>,
-    bound: Duration,
-    done: watch::Sender<bool>,
+    mut first: FirstLook,
     stop: CancellationToken,
 ) {
     let started = Instant::now();
-    let mut first = FirstLook { left: open.iter().map(|case| case.key).collect(), until: started + bound, done };
     let mut due: BTreeMap<(Instant, ReplayKey), Turn> =
         open.into_iter().map(|case| ((started, case.key), Turn { case, asked: 0 })).collect();
     let mut asking = FuturesUnordered::new();

@@ -88,12 +88,15 @@ async fn a_crash_while_settling_what_has_left_owes_nobody_an_answer() {
     assert_eq!((stats.settled, stats.delivered, stats.owed), (1, 1, 0), "written in one go with the settlement");
 }
 
-/// As a crash in the middle of settling would leave it: one payment of unknown outcome.
+/// As a crash in the middle of settling leaves it: one payment of unknown outcome.
 async fn unknown_in(folder: &std::path::Path) {
-    let facilitator = Scripted::settling([SettleOutcome::Unknown { cause: "test".into(), transaction: None }]);
-    let cashier = open(folder, &facilitator, NEVER).await;
-    assert!(matches!(cashier.admit(&offer(), payment(1), &[], REQUEST).await.unwrap().capture().await, Captured::Unsettled { .. }));
-    cashier.drain().await;
+    let (before, (facilitator, gate)) = (tempfile::tempdir().unwrap(), Scripted::gated());
+    let cashier = open(before.path(), &facilitator, NEVER).await;
+    let capture = tokio::spawn(cashier.admit(&offer(), payment(1), &[], REQUEST).await.unwrap().capture());
+    facilitator.asked.notified().await;
+    std::fs::copy(before.path().join("journal.redb"), folder.join("journal.redb")).unwrap();
+    gate.add_permits(1);
+    assert!(matches!(capture.await.unwrap(), Captured::Settled(..)));
 }
 
 #[tokio::test]
@@ -124,7 +127,21 @@ async fn a_first_look_that_learns_nothing_does_not_hold_up_for_ever() {
     let refused = cashier.admit(&offer(), payment(1), &[], REQUEST).await.unwrap_err();
     assert_eq!(refused, Refusal::Unsettled { transaction: None });
     drop(cashier);
-    // Nobody answers: known at once, and asked again later.
+    // The row says by now when it is asked about: that is done at once, and not waited for.
+    let (silent, gate) = Scripted::gated();
+    let cashier = open(dir.path(), &silent, NEVER).await;
+    assert!(cashier.is_recovered());
+    silent.asked.notified().await;
+    assert_eq!(cashier.stats().unknown_now, 1);
+    assert_eq!(cashier.admit(&offer(), payment(1), &[], REQUEST).await.unwrap_err(), refused);
+    gate.add_permits(1);
+    until("it is known", async || cashier.stats().unknown_now == 0).await;
+}
+
+#[tokio::test]
+async fn a_first_look_that_finds_nobody_is_over_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    unknown_in(dir.path()).await;
     let down = Scripted::settling([SettleOutcome::NotAsked { cause: "down".into() }]);
     let cashier = open(dir.path(), &down, NEVER).await;
     cashier.recovered().await;

@@ -43,9 +43,9 @@ async fn hostile_an_answer_is_not_given_before_it_is_paid() {
     assert_eq!(cashier.admit(&offer(), payment(1), &[], REQUEST).await.unwrap_err(), Refusal::Unsettled { transaction: None });
     cashier.drain().await;
     drop(cashier);
-    // The first look finds it settled: the buyer, who got nothing yet, gets what was kept.
+    // It is found settled: the buyer, who got nothing yet, gets what was kept.
     let cashier = open(dir.path(), &facilitator, NEVER).await;
-    cashier.recovered().await;
+    until("it is known", async || cashier.stats().unknown_now == 0).await;
     let again = Refusal::Answered { receipt: receipt(), answer: Arc::new(answer()) };
     assert_eq!(cashier.admit(&offer(), payment(1), &[], REQUEST).await.unwrap_err(), again);
 }
