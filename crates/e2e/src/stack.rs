@@ -3,15 +3,17 @@
 use std::{
     ffi::OsString,
     net::{SocketAddr, TcpListener},
+    os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     process::{Command, Output},
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
+use alloy_primitives::Address;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{cluster::Cluster, http, obol_binary, part, process::Process};
+use crate::{anvil::USDC, cluster::Cluster, forge, http, obol_binary, part, process::Process};
 
 /// How long a node may take to get ready with a few offers.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -47,6 +49,22 @@ impl Stack {
         fs_err::create_dir_all(stack.config()).expect("a folder");
         let text = format!("id: e2e\nlisten: {}\nadmin: {}\n{more}", stack.listen, stack.admin);
         fs_err::write(stack.config().join("stack.yaml"), text).expect("a file");
+        stack
+    }
+
+    /// An empty stack that settles on Base Sepolia behind `rpc`, with a key of its own.
+    ///
+    /// # Panics
+    /// When its folders cannot be made.
+    pub fn settling(rpc: &str, key: &str) -> Self {
+        let stack = Self::new();
+        let file = stack.folder.path().join("gas-key");
+        fs_err::write(&file, key).expect("a file");
+        fs_err::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("a file of ours");
+        let networks = format!("networks:\n  base-sepolia:\n    rpc: [\"{rpc}\"]\n    facilitatorKey: ref+file://{}\n", file.display());
+        let stack_yaml = stack.config().join("stack.yaml");
+        let text = fs_err::read_to_string(&stack_yaml).expect("it was just written");
+        fs_err::write(stack_yaml, text + &networks).expect("a file");
         stack
     }
 
@@ -141,6 +159,56 @@ impl Stack {
     pub fn sell(&self, name: &str, upstream: &str, pay_to: &str, facilitator: &str) {
         let offer = ["--upstream", upstream, "--price", "0.001", "--pay-to", pay_to];
         self.ok(&[&["sell", "http", name], &offer[..], &["--network", "base-sepolia", "--facilitator", facilitator]].concat());
+    }
+
+    /// Writes an offer that takes USDC in several ways (`eip3009`, `permit2`, `upto`), as a person would: 0.001 a
+    /// request, or by `upto` 0.0005 a unit of which there are two at most.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn sell_by(&self, name: &str, upstream: &str, pay_to: Address, facilitator: Option<&str>, ways: &[&str]) {
+        let payment = |way: &&str| {
+            let price = match *way {
+                "upto" => json!({ "perUnit": "0.0005", "unit": "page", "maxUnits": 2 }),
+                _ => json!({ "perRequest": "0.001" }),
+            };
+            let (scheme, method) = if *way == "upto" { ("upto", "eip3009") } else { ("exact", *way) };
+            json!({
+                "scheme": scheme,
+                "network": "base-sepolia",
+                "payTo": pay_to.to_checksum(None),
+                "price": price,
+                "asset": {
+                    "address": USDC.to_checksum(None), "symbol": "USDC", "decimals": 6, "transferMethod": method,
+                    "eip712Name": "USDC", "eip712Version": "2",
+                },
+            })
+        };
+        let payments: Vec<_> = ways.iter().map(payment).collect();
+        let facilitators: Vec<_> = facilitator.into_iter().collect();
+        let spec = json!({ "upstream": { "url": upstream }, "payments": payments, "facilitators": facilitators });
+        fs_err::create_dir_all(self.slice(name)).expect("a folder");
+        // JSON is YAML.
+        fs_err::write(self.slice(name).join("values-offer.yaml"), json!({ "name": name, "spec": spec }).to_string()).expect("a file");
+    }
+
+    /// Waits until the challenge of a path lists as many payments, and returns them.
+    ///
+    /// # Panics
+    /// When it never does.
+    pub async fn wait_for_accepts(&self, path: &str, count: usize) -> Value {
+        let (client, end) = (http(), Instant::now() + PATIENCE);
+        let mut last = Value::Null;
+        while Instant::now() < end {
+            let answer = client.get(self.url(path)).send().await;
+            let header = answer.ok().and_then(|answer| Some(forge::decode(answer.headers().get("payment-required")?.to_str().ok()?)));
+            last = header.map_or(Value::Null, |challenge| challenge["accepts"].clone());
+            if last.as_array().is_some_and(|accepts| accepts.len() == count) {
+                return last;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{path} never lists {count} payments, but {last}");
     }
 
     /// Puts members at the end of an offer's `spec`, in place of an earlier call's.

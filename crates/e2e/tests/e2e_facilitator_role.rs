@@ -1,5 +1,6 @@
 //! `obol serve facilitator`: a facilitator of one's own, for gateways that hold no key.
 
+use alloy_primitives::{Address, B256, U256};
 use obol_e2e::{
     anvil::{Anvil, KEYS},
     buyers::Buyer,
@@ -9,18 +10,24 @@ use obol_e2e::{
     stack::Stack,
     upstream::Upstream,
 };
+use obol_offer::{Scheme, Terms, TransferMethod};
+use obol_x402::permit2::{EXACT_PROXY, UPTO_PROXY};
 use serde_json::{Value, json};
 
 const PRICE: u64 = 1_000;
 const TOKEN: &str = "a-long-random-token";
 
 /// A stack without a key whose gateway knows the role's credential.
-fn stack(role: &Role, upstream: &Upstream, payee: obol_offer::Address, token: &str) -> (Stack, tempfile::TempDir) {
+fn empty_stack(role: &Role, token: &str) -> (Stack, tempfile::TempDir) {
     let secrets = tempfile::tempdir().expect("a folder");
     let file = secrets.path().join("token");
     fs_err::write(&file, token).expect("a file");
     let credentials = format!("facilitators:\n  - url: {}\n    credential: ref+file://{}\n", role.url, file.display());
-    let stack = Stack::with(&credentials);
+    (Stack::with(&credentials), secrets)
+}
+
+fn stack(role: &Role, upstream: &Upstream, payee: Address, token: &str) -> (Stack, tempfile::TempDir) {
+    let (stack, secrets) = empty_stack(role, token);
     stack.sell("weather", &upstream.url, &payee.to_string(), &role.url);
     (stack, secrets)
 }
@@ -46,6 +53,116 @@ async fn real_clients_pay_a_gateway_without_a_key_through_our_own_facilitator() 
     assert!(metrics.contains(settled), "{metrics}");
     let ready = http().get(format!("http://{}/readyz", role.admin)).send().await.expect("it answers");
     assert_eq!(ready.status(), 200);
+}
+
+/// Waits until the payee has so much, and no more.
+async fn until_paid(anvil: &Anvil, payee: Address, total: u64) {
+    for _ in 0..400 {
+        if anvil.balance(payee).await >= U256::from(total) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+    }
+    assert_eq!(anvil.balance(payee).await, U256::from(total));
+}
+
+/// Whom a transaction in a block has called, and that it succeeded.
+async fn called(anvil: &Anvil, transaction: B256) -> Address {
+    assert!(anvil.succeeded(transaction).await);
+    let sent = anvil.rpc("eth_getTransactionByHash", json!([transaction])).await;
+    serde_json::from_value(sent["to"].clone()).expect("an address")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn real_clients_pay_by_permit2_and_upto_through_our_own_facilitator() {
+    let anvil = Anvil::start().await;
+    anvil.place_deployed_permit2().await;
+    let role = Role::start(&anvil.url, KEYS[0], Some(TOKEN));
+    let (upstream, payee) = (Upstream::start().await, forge::fresh_address());
+    let (mut stack, _secrets) = empty_stack(&role, TOKEN);
+    stack.sell_by("permit", &upstream.url, payee, Some(&role.url), &["permit2", "eip3009"]);
+    stack.sell_by("metered", &upstream.url, payee, Some(&role.url), &["upto", "permit2"]);
+    stack.up().await;
+    stack.wait_for_accepts("/services/permit", 2).await;
+    // Who settles is asked of the role, with the credential.
+    let accepts = stack.wait_for_accepts("/services/metered", 2).await;
+    assert_eq!(accepts[0]["extra"]["facilitatorAddress"], forge::address(KEYS[0]).to_checksum(None));
+
+    let mut total = 0;
+    for buyer in [Buyer::FetchV2, Buyer::PythonV2] {
+        anvil.approve_permit2(buyer.address(), U256::MAX).await;
+        let answer = buyer.buy(&stack.url("/services/permit/a"));
+        assert_eq!(answer.status, 200, "{buyer}: {answer:?}");
+        let receipt = answer.receipt.as_ref().unwrap_or_else(|| panic!("{buyer}: no receipt: {answer:?}"));
+        assert_eq!((receipt.success, called(&anvil, receipt.transaction).await), (true, EXACT_PROXY), "{buyer}");
+        total += PRICE;
+        assert_eq!(anvil.balance(payee).await, U256::from(total), "{buyer}");
+    }
+    for (buyer, units) in [(Buyer::FetchUpto, 1), (Buyer::PythonUpto, 2)] {
+        let answer = buyer.buy(&stack.url(&format!("/services/metered/units/{units}")));
+        assert_eq!(answer.status, 200, "{buyer}: {answer:?}");
+        total += units * PRICE / 2;
+        until_paid(&anvil, payee, total).await;
+    }
+}
+
+/// What a gateway asks for in `upto`, or in `exact` by Permit2.
+fn body(scheme: Scheme, payer: &str, facilitator: &str, payee: Address, now: u64) -> Value {
+    let mut terms = Terms { scheme, ..forge::terms(payee, 100 * PRICE) };
+    terms.asset.transfer_method = TransferMethod::Permit2;
+    let payment = forge::payment_to(payer, &terms, Some(forge::address(facilitator)), 0..now + 200);
+    json!({ "x402Version": 2, "paymentPayload": payment, "paymentRequirements": payment["accepted"] })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_a_gateway_that_asks_for_more_or_twice_moves_what_was_used_once() {
+    let anvil = Anvil::start().await;
+    anvil.place_deployed_permit2().await;
+    let (payer, ours) = (KEYS[8], KEYS[0]);
+    let role = Role::start(&anvil.url, ours, None);
+    let (payee, now) = (forge::fresh_address(), anvil.now().await);
+    let ask = async |step: &str, body: &Value, amount: u64| {
+        let mut body = body.clone();
+        body["paymentRequirements"]["amount"] = amount.to_string().into();
+        let answer = http().post(format!("{}/{step}", role.url)).json(&body).send().await.expect("it answers");
+        answer.json::<Value>().await.expect("in JSON")
+    };
+    let (upto, exact) = (body(Scheme::Upto, payer, ours, payee, now), body(Scheme::Exact, payer, ours, payee, now));
+    for body in [&upto, &exact] {
+        let told = ask("verify", body, 100 * PRICE).await;
+        assert_eq!((&told["isValid"], &told["invalidReason"]), (&json!(false), &json!("permit2_allowance_required")), "{told}");
+    }
+    anvil.approve_permit2(forge::address(payer), U256::MAX).await;
+
+    // More than was signed for; what somebody else is to settle; other than was signed for.
+    let told = ask("settle", &upto, 100 * PRICE + 1).await;
+    let reason = json!("invalid_upto_evm_payload_settlement_exceeds_amount");
+    assert_eq!((&told["success"], &told["errorReason"]), (&json!(false), &reason), "{told}");
+    let elsewhere = body(Scheme::Upto, payer, KEYS[1], payee, now);
+    assert_eq!(ask("verify", &elsewhere, 100 * PRICE).await["isValid"], false);
+    assert_eq!(ask("settle", &elsewhere, 100 * PRICE).await["success"], false);
+    for amount in [100 * PRICE - 1, 100 * PRICE + 1] {
+        assert_eq!(ask("settle", &exact, amount).await["success"], false);
+    }
+    // Nothing used is no transaction.
+    let told = ask("settle", &upto, 0).await;
+    assert_eq!((&told["success"], &told["transaction"]), (&json!(true), &json!("")), "{told}");
+    assert_eq!(anvil.rpc("eth_getTransactionCount", json!([forge::address(ours), "latest"])).await, json!("0x0"));
+
+    for (body, used, proxy) in [(&upto, 1_858, UPTO_PROXY), (&exact, 100 * PRICE, EXACT_PROXY)] {
+        let before: u64 = anvil.balance(payee).await.to();
+        assert_eq!(ask("verify", body, 100 * PRICE).await["isValid"], true);
+        let first = ask("settle", body, used).await;
+        assert_eq!((&first["success"], &first["amount"]), (&json!(true), &json!(used.to_string())), "{first}");
+        let transaction = first["transaction"].as_str().and_then(|hash| hash.parse().ok()).expect("a hash");
+        assert_eq!(called(&anvil, transaction).await, proxy);
+        assert_eq!(ask("settle", body, used).await, first, "asked again, it tells the same transaction");
+        // For more, once it is settled: what was moved stays what was moved.
+        let more = ask("settle", body, 100 * PRICE).await;
+        assert_eq!((&more["transaction"], &more["amount"]), (&first["transaction"], &first["amount"]), "{more}");
+        assert_eq!(anvil.balance(payee).await, U256::from(before + used));
+        assert_eq!(ask("verify", body, 100 * PRICE).await["invalidReason"], "permit2_invalid_nonce");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -249,58 +249,6 @@ async fn the_chain_tells_payments_of_one_payer_apart() {
     }
 }
 
-/// An offer that takes the same token in several ways, written as a person would.
-fn sell(stack: &Stack, name: &str, upstream: &Upstream, payee: Address, facilitator: Option<&str>, ways: &[&str]) {
-    let payment = |way: &&str| {
-        let price = match *way {
-            "upto" => json!({ "perUnit": "0.0005", "unit": "page", "maxUnits": 2 }),
-            _ => json!({ "perRequest": "0.001" }),
-        };
-        let (scheme, method) = if *way == "upto" { ("upto", "eip3009") } else { ("exact", *way) };
-        json!({
-            "scheme": scheme,
-            "network": "base-sepolia",
-            "payTo": payee.to_checksum(None),
-            "price": price,
-            "asset": {
-                "address": USDC.to_checksum(None), "symbol": "USDC", "decimals": 6, "transferMethod": method,
-                "eip712Name": "USDC", "eip712Version": "2",
-            },
-        })
-    };
-    let payments: Vec<_> = ways.iter().map(payment).collect();
-    let facilitators: Vec<_> = facilitator.into_iter().collect();
-    let spec = json!({ "upstream": { "url": upstream.url }, "payments": payments, "facilitators": facilitators });
-    let folder = stack.slice(name);
-    fs_err::create_dir_all(&folder).expect("a folder");
-    // JSON is YAML.
-    fs_err::write(folder.join("values-offer.yaml"), json!({ "name": name, "spec": spec }).to_string()).expect("a file");
-}
-
-/// Waits until the challenge lists as many payments.
-async fn wait_for_accepts(stack: &Stack, path: &str, count: usize) -> Value {
-    let mut last = Value::Null;
-    for _ in 0..600 {
-        let answer = http().get(stack.url(path)).send().await;
-        let header = answer.ok().and_then(|answer| Some(forge::decode(answer.headers().get("payment-required")?.to_str().ok()?)));
-        last = header.map_or(Value::Null, |challenge| challenge["accepts"].clone());
-        if last.as_array().is_some_and(|accepts| accepts.len() == count) {
-            return last;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("{path} never lists {count} payments, but {last}");
-}
-
-/// The stack's part that gives it nodes, and a key that settles.
-fn own_key(anvil: &Anvil, folder: &std::path::Path) -> String {
-    use std::os::unix::fs::PermissionsExt;
-    let key = folder.join("key");
-    fs_err::write(&key, GAS).expect("a file");
-    fs_err::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("its mode");
-    format!("networks:\n  base-sepolia:\n    rpc: [\"{}\"]\n    facilitatorKey: ref+file://{}\n", anvil.url, key.display())
-}
-
 async fn buy(anvil: &Anvil, upstream: &Upstream, buyer: Buyer, url: String, payee: Address) {
     let before = (anvil.balance(buyer.address()).await, anvil.balance(payee).await);
     let answer = tokio::task::spawn_blocking(move || buyer.buy(&url)).await.expect("it ends");
@@ -360,18 +308,17 @@ async fn real_clients_pay_a_gateway_by_permit2_and_upto_whoever_settles() {
     }
     let upstream = Upstream::start().await;
     let remote = Remote::start(Maker::TypeScript, &anvil.url);
-    let keys = tempfile::tempdir().expect("a folder");
     for own in [false, true] {
-        let mut stack = if own { Stack::with(&own_key(&anvil, keys.path())) } else { Stack::new() };
+        let mut stack = if own { Stack::settling(&anvil.url, GAS) } else { Stack::new() };
         let payee = forge::fresh_address();
         let url = (!own).then_some(remote.url.as_str());
-        sell(&stack, "permit", &upstream, payee, url, &["permit2", "eip3009"]);
-        sell(&stack, "metered", &upstream, payee, url, &["upto", "permit2"]);
+        stack.sell_by("permit", &upstream.url, payee, url, &["permit2", "eip3009"]);
+        stack.sell_by("metered", &upstream.url, payee, url, &["upto", "permit2"]);
         stack.up().await;
-        let accepts = wait_for_accepts(&stack, "/services/permit", 2).await;
+        let accepts = stack.wait_for_accepts("/services/permit", 2).await;
         assert_eq!(accepts[0]["extra"]["assetTransferMethod"], "permit2");
         let settles = if own { forge::address(GAS) } else { supported(&remote).await };
-        let accepts = wait_for_accepts(&stack, "/services/metered", 2).await;
+        let accepts = stack.wait_for_accepts("/services/metered", 2).await;
         assert_eq!(accepts[0]["extra"]["facilitatorAddress"], settles.to_checksum(None), "own {own}");
         upstream.take_seen();
         // v1 clients know the second way only.
@@ -389,6 +336,6 @@ async fn real_clients_pay_a_gateway_by_permit2_and_upto_whoever_settles() {
         // Who settles is known at once after a restart, though nobody can be asked.
         stack.kill();
         stack.up().await;
-        wait_for_accepts(&stack, "/services/metered", 2).await;
+        stack.wait_for_accepts("/services/metered", 2).await;
     }
 }
