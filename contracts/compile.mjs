@@ -8,6 +8,7 @@ const wanted = {
   "TestUsd.sol": ["TestUsd"],
   "Permit2.sol": ["Permit2"],
   "Permit2Proxies.sol": ["ExactPermit2Proxy", "UptoPermit2Proxy"],
+  "SmartWallets.sol": ["SmartWalletFactory", "HostileFactory"],
 };
 
 const here = (name) => new URL(name, import.meta.url);

@@ -17,7 +17,8 @@ pub struct SettleConfig {
     pub poll_longest: Duration,
     /// Most paid per unit of gas, in wei: what a lying node or a mad market can cost.
     pub max_fee_per_gas: u128,
-    /// Most gas for one settlement. An ordinary one takes 60,000 to 90,000.
+    /// Most gas for one settlement, a quarter above the estimate included. An ordinary one takes 60,000 to
+    /// 90,000, one that deploys the payer's wallet several times as much.
     pub max_gas: u64,
     /// Most settlements at once; more are not begun.
     pub max_jobs: usize,

@@ -3,8 +3,10 @@
 //!
 //! Which payers are served: whoever the token itself accepts. An account with a key is checked
 //! here first; a deployed smart wallet (ERC-1271) is asked by the token, in the simulated call. A
-//! wallet that is not deployed yet (ERC-6492) is refused, as the token refuses it. Payments by Permit2 go
-//! through x402's proxies; a payer's allowance for Permit2 must be there.
+//! wallet that is not deployed yet (ERC-6492) is deployed by the transaction that takes its money. Payments
+//! by Permit2 go through x402's proxies; a payer's allowance for Permit2 must be there.
+//!
+//! What is simulated is what is sent, in verify and in settle, so that both say the same.
 
 use std::{
     collections::HashMap,
@@ -12,7 +14,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use alloy_primitives::{B256, Bytes, U256, keccak256};
+use alloy_primitives::{B256, U256, keccak256};
 use alloy_sol_types::SolCall;
 use futures_util::future::BoxFuture;
 use obol_offer::{Address, Network};
@@ -23,12 +25,14 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     account::Account,
     config::SettleConfig,
+    erc6492::{self, Malformed, Wrapped},
     error::RpcError,
     job::{self, Progress},
     key::SigningKey,
     permit2,
     proof::Expected,
     reads::Chain,
+    rehearsal::Obstacle,
     token::Token::{transferWithAuthorization_0Call as BytesTransfer, transferWithAuthorization_1Call as SplitTransfer},
 };
 
@@ -159,19 +163,18 @@ impl Shared {
         }
         let signed = &payment.authorization;
         let (token, expected) = (payment.terms.asset.address, Expected::from(payment));
-        // All that may be moved, not only what is used in the end.
-        let (target, call) = transfer_call(payment, signed.value.0);
         let (us, chain) = (self.account.address(), &self.chain);
         let state = async {
             let head = chain.head().await?;
             chain.is_used(&expected, head.number()).await
         };
-        let executed = chain.simulate::<Bytes>("eth_call", us, target, &call);
-        let (used, executed, balance, gas, permit2) =
-            tokio::join!(state, executed, chain.balance(token, signed.from), chain.gas_money(us), self.permit2(payment));
+        // All that may be moved, not only what is used in the end.
+        let rehearsed = self.rehearse(payment, signed.value.0);
+        let (used, rehearsed, balance, gas, permit2) =
+            tokio::join!(state, rehearsed, chain.balance(token, signed.from), chain.gas_money(us), self.permit2(payment));
         let invalid = |reason: &str| VerifyOutcome::Invalid { reason: reason.to_owned() };
         let spent = if signed.kind.is_permit2() { "permit2_invalid_nonce" } else { "invalid_exact_evm_nonce_already_used" };
-        match (permit2, used, balance, gas, executed) {
+        match (permit2, used, balance, gas, rehearsed) {
             (Ok(Some(reason)), ..) => invalid(reason),
             (_, Ok(true), ..) => invalid(spent),
             (_, _, Ok(balance), ..) if balance < signed.value.0 => invalid("insufficient_funds"),
@@ -179,8 +182,8 @@ impl Shared {
                 VerifyOutcome::Unavailable { cause: format!("the facilitator's account {us} has nothing to pay for gas") }
             }
             (Ok(None), Ok(_), Ok(_), Ok(_), Ok(_)) => VerifyOutcome::Valid { payer: signed.from },
-            (.., Err(error)) if let Some(reason) = refusal(&error) => invalid(&reason),
-            (Err(error), ..) | (_, Err(error), ..) | (_, _, Err(error), ..) | (.., Err(error), _) | (.., Err(error)) => {
+            (.., Err(Obstacle::Refused(reason))) => VerifyOutcome::Invalid { reason },
+            (Err(error), ..) | (_, Err(error), ..) | (_, _, Err(error), ..) | (.., Err(error), _) | (.., Err(Obstacle::Node(error))) => {
                 VerifyOutcome::Unavailable { cause: error.to_string() }
             }
         }
@@ -205,8 +208,7 @@ impl Shared {
     pub fn check(&self, payment: &MatchedPayment) -> Result<(), &'static str> {
         let (terms, signed) = (&payment.terms, &payment.authorization);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        // ERC-6492 wraps such a signature and ends it with 0x6492, sixteen times.
-        let undeployed = signed.signature.last_chunk::<32>().is_some_and(|end| end.chunks(2).all(|pair| pair == [0x64, 0x92]));
+        let malformed = Wrapped::read(&signed.signature) == Err(Malformed);
         let permit2 = signed.kind.is_permit2();
         let named = signed.kind.facilitator();
         match () {
@@ -223,7 +225,8 @@ impl Shared {
             () if signed.valid_before <= now.saturating_add(MIN_VALIDITY_LEFT) => {
                 Err("invalid_exact_evm_payload_authorization_valid_before")
             }
-            () if undeployed => Err("undeployed_smart_wallet"),
+            () if malformed && permit2 => Err("invalid_permit2_signature"),
+            () if malformed => Err("invalid_exact_evm_payload_signature"),
             () => Ok(()),
         }
     }
@@ -233,7 +236,9 @@ impl Shared {
 fn job_key(payment: &MatchedPayment) -> B256 {
     let terms = &payment.terms;
     let (_, call) = transfer_call(payment, payment.charge.0);
-    keccak256([terms.asset.address.as_slice(), terms.pay_to.as_slice(), &terms.amount.0.to_be_bytes::<32>(), &call].concat())
+    let amount = terms.amount.0.to_be_bytes::<32>();
+    let signature = &payment.authorization.signature;
+    keccak256([terms.asset.address.as_slice(), terms.pay_to.as_slice(), &amount, &call, signature].concat())
 }
 
 /// The call that moves `amount`, and whom it calls. Every ERC-3009 token has the overload for `v, r, s`;
@@ -253,30 +258,6 @@ fn token_call(payment: &MatchedPayment) -> Vec<u8> {
         let (r, s) = (B256::from_slice(r), B256::from_slice(s));
         return SplitTransfer { from, to, value, validAfter: after, validBefore: before, nonce, v: *v, r, s }.abi_encode();
     }
-    let signature = signed.signature.clone().into();
+    let signature = erc6492::inner(&signed.signature).into_owned().into();
     BytesTransfer { from, to, value, validAfter: after, validBefore: before, nonce, signature }.abi_encode()
-}
-
-/// Why a call was reverted, as a reason that x402 facilitators give; `None` when it was not.
-pub(crate) fn refusal(error: &RpcError) -> Option<String> {
-    let words = error.revert()?;
-    let own = error.revert_data().and_then(permit2::refusal);
-    Some(own.map_or_else(|| x402_reason(&words), str::to_owned))
-}
-
-/// A token's words as the reasons that x402 facilitators give.
-fn x402_reason(revert: &str) -> String {
-    let words = revert.to_ascii_lowercase();
-    let has = |part: &str| words.contains(part);
-    let reason = match () {
-        () if has("used or canceled") || has("authorization is used") => "invalid_exact_evm_nonce_already_used",
-        () if has("not yet valid") => "invalid_exact_evm_payload_authorization_valid_after",
-        () if has("expired") => "invalid_exact_evm_payload_authorization_valid_before",
-        () if has("exceeds balance") => "insufficient_funds",
-        () if has("exceeds allowance") => "permit2_allowance_required",
-        () if has("transfer_from_failed") => "permit2_simulation_failed",
-        () if has("signature") || has("ecrecover") => "invalid_exact_evm_payload_signature",
-        () => "invalid_transaction_state",
-    };
-    reason.to_owned()
 }

@@ -304,6 +304,10 @@ async fn what_was_not_sent_is_not_asked_and_what_may_have_been_sent_is_pending()
     node.says("eth_maxPriorityFeePerGas", Says::Result(json!("0x1")));
     node.says("eth_estimateGas", Says::Result(json!("0xffffffff")));
     assert!(matches!(settle().await, SettleOutcome::Refused { .. }));
+    for words in ["gas required exceeds allowance (1000000)", "Out of gas: gas required exceeds allowance: 1000000", "EVM error OutOfGas"] {
+        node.says("eth_estimateGas", Says::Error(-32000, words));
+        assert_eq!(settle().await, SettleOutcome::Refused { reason: "gas_above_bound".into() });
+    }
     node.says("eth_estimateGas", Says::Error(-32000, "busy"));
     assert!(not_asked(&settle().await));
     node.says("eth_estimateGas", Says::Error(3, "execution reverted: ERC20: transfer amount exceeds balance"));

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use alloy_primitives::{B256, U64, U256};
+use alloy_primitives::{B256, U256};
 use obol_offer::Amount;
 use obol_settle::{Receipt, SettleOutcome};
 use obol_x402::MatchedPayment;
@@ -13,9 +13,10 @@ use obol_x402::MatchedPayment;
 use crate::{
     account::Sent,
     error::RpcError,
-    facilitator::{Shared, refusal, transfer_call},
+    facilitator::Shared,
     proof::{Expected, Verdict},
     reads::Use,
+    rehearsal::{Obstacle, Rehearsed},
     rpc::Broadcast,
     transaction::{Call, Signed},
     wire::TransactionReceipt,
@@ -47,10 +48,9 @@ pub(crate) async fn run(shared: &Shared, payment: &MatchedPayment, tell: &tokio:
         Err(error) => return not_asked(error),
     };
     let (account, chain) = (&shared.account, &shared.chain);
-    let (target, call) = transfer_call(payment, payment.charge.0);
     let state = chain.is_used(&expected, head.number());
-    let gas = chain.simulate::<U64>("eth_estimateGas", account.address(), target, &call);
-    let (used, gas, fees, permit2) = tokio::join!(state, gas, account.fees(chain, &head), shared.permit2(payment));
+    let rehearsed = shared.rehearse(payment, payment.charge.0);
+    let (used, rehearsed, fees, permit2) = tokio::join!(state, rehearsed, account.fees(chain, &head), shared.permit2(payment));
     match used {
         Ok(true) => return used_already(shared, payment, &expected).await,
         Ok(false) => {}
@@ -67,21 +67,12 @@ pub(crate) async fn run(shared: &Shared, payment: &MatchedPayment, tell: &tokio:
     if payment.charge == Amount::ZERO {
         return SettleOutcome::Settled(Receipt { transaction: String::new(), payer: expected.from, amount: Amount::ZERO });
     }
-    let (gas, fees) = match (gas, fees) {
-        (Ok(gas), Ok(fees)) => (gas.to::<u64>(), fees),
-        (Err(error), _) => {
-            return match refusal(&error) {
-                Some(reason) => SettleOutcome::Refused { reason },
-                None => not_asked(error),
-            };
-        }
-        (_, Err(error)) => return not_asked(error),
+    let (Rehearsed { to, data, gas }, fees) = match (rehearsed, fees) {
+        (Ok(rehearsed), Ok(fees)) => (rehearsed, fees),
+        (Err(Obstacle::Refused(reason)), _) => return SettleOutcome::Refused { reason },
+        (Err(Obstacle::Node(error)), _) | (_, Err(error)) => return not_asked(error),
     };
-    let gas = gas.saturating_add(gas / 4);
-    if gas > shared.config.max_gas {
-        return SettleOutcome::Refused { reason: "gas_above_bound".to_owned() };
-    }
-    match account.send(chain, target, call.into(), gas, fees).await {
+    match account.send(chain, to, data, gas, fees).await {
         Ok(sent) => Watch::new(shared, payment, expected, sent).run(tell).await,
         Err(cause) => SettleOutcome::NotAsked { cause },
     }

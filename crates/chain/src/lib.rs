@@ -6,6 +6,7 @@
 
 mod account;
 mod config;
+mod erc6492;
 mod error;
 mod facilitator;
 #[cfg(fuzzing)]
@@ -17,6 +18,7 @@ mod key;
 mod permit2;
 mod proof;
 mod reads;
+mod rehearsal;
 mod rpc;
 mod token;
 mod transaction;

@@ -8,6 +8,8 @@ use obol_x402::{
     permit2::{EXACT_PROXY, UPTO_PROXY},
 };
 
+use crate::erc6492::inner;
+
 sol! {
     struct TokenPermissions { address token; uint256 amount; }
     struct PermitTransferFrom { TokenPermissions permitted; uint256 nonce; uint256 deadline; }
@@ -66,7 +68,7 @@ pub(crate) fn settle_call(payment: &MatchedPayment, amount: U256) -> Option<(Add
         deadline: U256::from(signed.deadline()),
     };
     let (owner, to, valid_after) = (signed.from, signed.to, U256::from(signed.valid_after));
-    let signature = Bytes::from(signed.signature.clone());
+    let signature = Bytes::from(inner(&signed.signature).into_owned());
     let call = match signed.kind {
         AuthorizationKind::Upto { facilitator } => {
             let witness = UptoWitness { to, facilitator, validAfter: valid_after };

@@ -297,9 +297,16 @@ impl Chain {
         self.rpc.call("eth_getBalance", json!([account, "latest"])).await
     }
 
-    /// Executes a call on the newest block, without its effects.
-    pub(crate) async fn simulate<T: DeserializeOwned>(&self, method: &str, from: Address, to: Address, data: &[u8]) -> Result<T, RpcError> {
-        let call = json!({ "from": from, "to": to, "data": hex::encode_prefixed(data) });
+    /// Executes a call on the newest block with at most so much gas, without its effects.
+    pub(crate) async fn simulate<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        from: Address,
+        to: Address,
+        data: &[u8],
+        gas: u64,
+    ) -> Result<T, RpcError> {
+        let call = json!({ "from": from, "to": to, "data": hex::encode_prefixed(data), "gas": quantity(gas) });
         // On the newest block: some nodes estimate on what is pending, which may never be.
         self.rpc.call(method, json!([call, "latest"])).await
     }

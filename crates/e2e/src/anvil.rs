@@ -34,6 +34,10 @@ pub const KEYS: [&str; 10] = [
 /// The validator of ERC-6492 signatures, which x402-rs wants to see on a chain before it starts. No test
 /// calls it.
 const VALIDATOR: Address = address!("dAcD51A54883eb67D95FAEb2BBfdC4a9a6BD2a3B");
+/// The last default account, which no facilitator uses: it sets up what tests need.
+const MINTER: Address = address!("a0Ee7A142d267C1f36714E4a8F75612F20a79720");
+/// Multicall3, the same on every chain that has it.
+pub const MULTICALL3: Address = address!("cA11bde05977b3631167028862bE2a173976CA11");
 /// Our stand-ins for contracts that other software calls, by the name of their `.json`.
 const CONTRACTS: [(&str, Address); 3] = [("Permit2", PERMIT2), ("ExactPermit2Proxy", EXACT_PROXY), ("UptoPermit2Proxy", UPTO_PROXY)];
 
@@ -84,9 +88,8 @@ impl Anvil {
         }
     }
 
-    /// Calls the token from the last default account, which no facilitator uses.
     async fn send(&self, data: Vec<u8>) {
-        self.transact(address!("a0Ee7A142d267C1f36714E4a8F75612F20a79720"), USDC, data).await;
+        self.transact(MINTER, USDC, data).await;
     }
 
     /// Sends a transaction of one of its accounts and waits until it is in a block: the node answers with the
@@ -102,7 +105,10 @@ impl Anvil {
     }
 
     /// Puts a contract of ours at an address.
-    async fn place(&self, name: &str, at: Address) {
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    pub async fn place(&self, name: &str, at: Address) {
         let compiled = fs_err::read(repository().join(format!("contracts/{name}.json"))).expect("it is in the repository");
         let compiled: Value = serde_json::from_slice(&compiled).expect("it is JSON");
         self.rpc("anvil_setCode", json!([at, compiled["runtime"]])).await;
@@ -118,6 +124,27 @@ impl Anvil {
         let code = text.split("hex\"").nth(1).and_then(|rest| rest.split('"').next()).expect("the code as a hex literal");
         assert!(code.len() > 18_000, "Permit2 has 9 KiB");
         self.rpc("anvil_setCode", json!([PERMIT2, format!("0x{code}")])).await;
+    }
+
+    /// Puts Multicall3 where it is on other chains; the code is viem's.
+    ///
+    /// # Panics
+    /// When it is not provisioned.
+    pub async fn place_multicall3(&self) {
+        let file = part("node/node_modules/viem/_esm/constants/contracts.js");
+        let text = fs_err::read_to_string(file).expect("a text");
+        let code = text.split("multicall3Bytecode = '").nth(1).and_then(|rest| rest.split('\'').next()).expect("the code as a hex literal");
+        let made = self.rpc("eth_sendTransaction", json!([{ "from": MINTER, "data": code }])).await;
+        let made = serde_json::from_value(made).expect("a transaction hash");
+        assert!(self.succeeded(made).await, "Multicall3 is not made");
+        let receipt = self.rpc("eth_getTransactionReceipt", json!([made])).await;
+        let code = self.code(serde_json::from_value(receipt["contractAddress"].clone()).expect("an address")).await;
+        self.rpc("anvil_setCode", json!([MULTICALL3, code])).await;
+    }
+
+    /// The code at an address, `0x` when there is none.
+    pub async fn code(&self, at: Address) -> Value {
+        self.rpc("eth_getCode", json!([at, "latest"])).await
     }
 
     /// Lets Permit2 spend all that one of Anvil's accounts owns of the token.

@@ -127,7 +127,7 @@ async fn what_the_token_refuses_is_refused_before_it_costs_gas() {
         ("invalid_exact_evm_payload_authorization_value_mismatch", bend(|p| p.authorization.value = 7.into())),
         ("invalid_exact_evm_payload_authorization_valid_before", bend(|p| p.authorization.valid_before = 5)),
         ("invalid_network", bend(|p| p.terms.network = Network::find("base").expect("built in"))),
-        ("undeployed_smart_wallet", bend(|p| p.authorization.signature = [0x64, 0x92].repeat(64))),
+        ("invalid_exact_evm_payload_signature", bend(|p| p.authorization.signature = [0x64, 0x92].repeat(64))),
     ];
     for (reason, bent) in cases {
         assert_eq!(us.verify(&bent).await, VerifyOutcome::Invalid { reason: reason.into() });
@@ -273,20 +273,6 @@ async fn a_smart_wallet_pays() {
     assert!(matches!(us.verify(&payment).await, VerifyOutcome::Invalid { .. }));
 }
 
-/// A stack that reads the chain through `anvil`, and settles with a key of its own if `with_key`.
-fn stack(anvil: &Anvil, with_key: bool) -> Stack {
-    use std::os::unix::fs::PermissionsExt;
-    let stack = Stack::new();
-    let key = stack.config().parent().expect("it has a parent").join("gas-key");
-    fs_err::write(&key, GAS).expect("a file");
-    fs_err::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("a file of ours");
-    let key = if with_key { format!("    facilitatorKey: ref+file://{}\n", key.display()) } else { String::new() };
-    let file = stack.config().join("stack.yaml");
-    let text = fs_err::read_to_string(&file).expect("a file");
-    fs_err::write(&file, format!("{text}networks:\n  base-sepolia:\n    rpc: [\"{}\"]\n{key}", anvil.url)).expect("a file");
-    stack
-}
-
 fn sell(stack: &Stack, upstream: &Upstream, payee: Address, facilitator: Option<&str>) {
     let payee = payee.to_checksum(None);
     let offer =
@@ -321,7 +307,7 @@ async fn present_until_known(stack: &Stack, header: &str) -> serde_json::Value {
 async fn a_node_with_a_key_sells_to_every_client_with_nobody_between() {
     let anvil = Anvil::start().await;
     let upstream = Upstream::start().await;
-    let mut stack = stack(&anvil, true);
+    let mut stack = Stack::settling(&anvil.url, GAS);
     let payee = forge::fresh_address();
     sell(&stack, &upstream, payee, None);
     stack.up().await;
@@ -342,7 +328,7 @@ async fn a_node_with_a_key_sells_to_every_client_with_nobody_between() {
 async fn a_node_killed_while_its_transaction_waits_finds_it_on_the_chain() {
     let anvil = Anvil::start().await;
     let upstream = Upstream::start().await;
-    let mut stack = stack(&anvil, true);
+    let mut stack = Stack::settling(&anvil.url, GAS);
     let payee = forge::fresh_address();
     sell(&stack, &upstream, payee, None);
     stack.up().await;
@@ -394,7 +380,7 @@ async fn lossy(us: Arc<SelfFacilitator>, payment: MatchedPayment) -> String {
 async fn a_settlement_whose_answer_is_lost_is_found_on_the_chain() {
     let anvil = Anvil::start().await;
     let upstream = Upstream::start().await;
-    let mut stack = stack(&anvil, false);
+    let mut stack = Stack::with(&format!("networks:\n  base-sepolia:\n    rpc: [\"{}\"]\n", anvil.url));
     let payment = payment(&anvil, forge::fresh_address()).await;
     let body: serde_json::Value = serde_json::from_slice(&payment.facilitator_body).expect("JSON");
     let header = forge::header(&body["paymentPayload"]);
