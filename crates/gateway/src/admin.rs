@@ -1,8 +1,9 @@
 //! The separate listener for operators: `/healthz`, `/readyz`, `/metrics`.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -12,13 +13,33 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{serve::Shared, verify};
 
-/// Operators are few; proxies that ask about every request are not.
-const MAX_CONNECTIONS: usize = 64;
+/// Connections that are enough for operators, who are few.
+pub const MAX_CONNECTIONS: usize = 64;
+/// Proxies that ask about every request are not.
 const MAX_CONNECTIONS_WITH_VERIFY: usize = 4096;
 
-/// Serves operators until `stop`.
+/// Serves the operators of a gateway until `stop`.
 pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener, stop: CancellationToken) {
     let most = if shared.config.verify { MAX_CONNECTIONS_WITH_VERIFY } else { MAX_CONNECTIONS };
+    let answer = move |request: Request<Incoming>, peer| {
+        let shared = shared.clone();
+        async move {
+            let asks = shared.config.verify && request.uri().path() == "/verify";
+            if asks { verify::answer(&shared, &request, peer).await } else { answer(&shared, &request) }
+        }
+    };
+    serve(listener, most, answer, stop).await;
+}
+
+/// Serves operators until `stop`, at most so many connections at once; `answer` is told who asks.
+pub async fn serve<F>(
+    listener: TcpListener,
+    most: usize,
+    answer: impl Fn(Request<Incoming>, IpAddr) -> F + Clone + Send + 'static,
+    stop: CancellationToken,
+) where
+    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
     let slots = Arc::new(Semaphore::new(most));
     let mut connections = JoinSet::new();
     loop {
@@ -35,16 +56,10 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener, stop: Cancel
             }
         };
         while connections.try_join_next().is_some() {}
-        let shared = shared.clone();
+        let answer = answer.clone();
         connections.spawn(async move {
             let _slot = slot;
-            let service = service_fn(|request: Request<Incoming>| {
-                let shared = shared.clone();
-                async move {
-                    let asks = shared.config.verify && request.uri().path() == "/verify";
-                    Ok::<_, Infallible>(if asks { verify::answer(&shared, &request, peer).await } else { answer(&shared, &request) })
-                }
-            });
+            let service = service_fn(move |request| answer(request, peer).map(Ok::<_, Infallible>));
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(Duration::from_secs(30))
@@ -54,6 +69,14 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener, stop: Cancel
             }
         });
     }
+}
+
+/// One short answer.
+pub fn reply(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
 }
 
 fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
@@ -83,8 +106,5 @@ fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>>
         (_, "/healthz" | "/readyz" | "/metrics") => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "use GET\n".to_owned()),
         _ => (StatusCode::NOT_FOUND, TEXT, "see /healthz, /readyz, /metrics\n".to_owned()),
     };
-    let mut response = Response::new(Full::from(body));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
+    reply(status, content_type, body)
 }

@@ -4,7 +4,7 @@
 //! sees them) → routing on one canonical path → a `402`, or a payment that matches this route's
 //! own terms → [`obol_settle::Cashier::admit`] → a [`Passage`] → the upstream → capture → answer.
 
-mod admin;
+pub mod admin;
 mod body;
 mod cashier_metrics;
 mod connection;
