@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use obol_offer::Offer;
 use time::{Duration, OffsetDateTime};
 
 use crate::{
@@ -35,11 +36,11 @@ pub fn reconcile<'a>(slices: impl IntoIterator<Item = &'a Slice>, previous: &Sta
     settled.extend(outcome.losers.into_iter().map(|claim| (claim.key, None, claim.refusal)));
 
     let mut state = State { site: site.clone(), ..State::default() };
-    let same_site = previous.site == *site;
+    let round = Round::new(&previous.site, site, now);
     for (key, served, refusal) in settled {
         let before = previous.offers.get(&key);
         let wanted = refusal.as_ref().and_then(|_| slices.get(&key)?.version.as_ref().ok().cloned());
-        let offer = offer_state(key.clone(), served, wanted, refusal, before, &Round { site, same_site, now });
+        let offer = offer_state(key.clone(), served, wanted, refusal, before, &round);
         state.offers.insert(key, offer);
     }
     state.wake = state.offers.values().filter_map(|offer| offer.wake()).min();
@@ -63,9 +64,26 @@ fn candidate(slice: &Slice, before: Option<&Arc<OfferState>>, site: &Site) -> (O
 /// What all offers of a pass share.
 struct Round<'a> {
     site: &'a Site,
-    /// Whether it is the site of the pass before.
+    /// Of the pass before.
+    was: &'a Site,
+    /// Whether both are alike but for who settles.
     same_site: bool,
+    same_upto: bool,
     now: OffsetDateTime,
+}
+
+impl<'a> Round<'a> {
+    fn new(was: &'a Site, site: &'a Site, now: OffsetDateTime) -> Self {
+        let same_upto = was.upto == site.upto;
+        let same_site = (was.cluster, was.loopback, &was.public_url) == (site.cluster, site.loopback, &site.public_url);
+        Self { site, was, same_site, same_upto, now }
+    }
+
+    /// Whether an offer is where it was, and the same facilitators settle for it.
+    fn is_as_before(&self, served: Option<&Version>) -> bool {
+        let known = |site: &Site, offer: &Offer| site.upto.of(offer.facilitators.iter().map(url::Url::as_str));
+        self.same_site && (self.same_upto || served.is_none_or(|Version { offer, .. }| known(self.was, offer) == known(self.site, offer)))
+    }
 }
 
 fn offer_state(
@@ -76,7 +94,7 @@ fn offer_state(
     before: Option<&Arc<OfferState>>,
     round: &Round<'_>,
 ) -> Arc<OfferState> {
-    let Round { site, same_site, now } = *round;
+    let Round { site, now, .. } = *round;
     let phase = served.as_ref().map_or(Phase::Active, |version| Phase::of(&version.offer, now));
     let expires = |state: &OfferState| state.wake().is_some_and(|at| at <= now);
     let same = |a: &Option<Version>, b: &Option<Version>| match (a, b) {
@@ -84,7 +102,7 @@ fn offer_state(
         (None, None) => true,
         _ => false,
     };
-    if let Some(before) = before.filter(|b| same_site && b.phase == phase && b.refusal == refusal && !expires(b))
+    if let Some(before) = before.filter(|b| round.is_as_before(served.as_ref()) && b.phase == phase && b.refusal == refusal && !expires(b))
         && same(&before.served, &served)
         && same(&before.wanted, &wanted)
     {

@@ -1,4 +1,5 @@
-use obol_offer::{ConditionKind, ConditionStatus, Gate, OfferKind, OfferSpec, OfferStatus};
+use obol_offer::{Address, ConditionKind, ConditionStatus, Gate, Network, OfferKind, OfferSpec, OfferStatus};
+use obol_x402::UptoDirectory;
 use proptest::prelude::*;
 
 use super::*;
@@ -247,6 +248,22 @@ fn ten_thousand_offers_cost_little_more_than_one() {
     assert_eq!(second.table.len(), 10_000);
     let shared = first.offers.iter().filter(|(key, offer)| Arc::ptr_eq(offer, &second.offers[key])).count();
     assert_eq!(shared, 9_999);
+}
+
+/// With many offers the memory of them all is kept twice while they are made anew.
+#[test]
+fn who_settles_concerns_only_the_offers_that_name_him() {
+    let named = |path: &str, url: &str| with(path, |s| s.facilitators = vec![url.into()]);
+    let slices = [slice("a", named("/a", "https://a.example")), slice("b", named("/b", "https://b.example/"))];
+    let first = pass(&slices, &State::default());
+    let mut known = obol_x402::UptoFacilitators::default();
+    known.add(Network::find("base-sepolia").unwrap(), Address::repeat_byte(7));
+    let upto = UptoDirectory { remote: [("https://a.example".to_owned(), known)].into(), ..UptoDirectory::default() };
+    let second = reconcile(&slices, &first, &Site { upto, ..site() }, at("12:00:00"));
+    let is_same = |name: &str| std::ptr::eq(state_of(&first, name), state_of(&second, name));
+    assert_eq!(["a", "b"].map(is_same), [false, true]);
+    let third = reconcile(&slices, &second, &Site { public_url: Some("https://shop.example".parse().unwrap()), ..site() }, at("12:00:00"));
+    assert!(!std::ptr::eq(state_of(&second, "b"), state_of(&third, "b")), "where it is found concerns all");
 }
 
 fn any_slice() -> impl Strategy<Value = Slice> {

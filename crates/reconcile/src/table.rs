@@ -127,7 +127,7 @@ pub(crate) fn charged(tag: &PriceTag, model: Option<&Model>) -> Option<String> {
         Rate::PerUnit { .. } => "one unit is charged",
     };
     Some(format!(
-        "{price}. With `upto` what was used is charged, at most the amount asked for; with `exact` that amount.          Where nobody counts, {uncounted}; of an answer that is cut, {cut}."
+        "{price}. With `upto` what was used is charged, at most the amount asked for; with `exact` that amount. Where nobody counts, {uncounted}; of an answer that is cut, {cut}."
     ))
 }
 

@@ -63,13 +63,16 @@ impl Quote {
     /// Prepares the challenge of a route. Terms of the scheme `upto` are left out while nobody is known who
     /// could settle them on their network.
     pub fn new(terms: Vec<Terms>, info: QuoteInfo) -> Self {
-        let (terms, kinds): (Vec<Terms>, Vec<_>) = terms
+        let (mut terms, mut kinds): (Vec<Terms>, Vec<_>) = terms
             .into_iter()
             .filter_map(|terms| {
                 let kind = AuthorizationKind::of(&terms, info.facilitators.on(terms.network))?;
                 Some((terms, kind))
             })
             .unzip();
+        // Kept for as long as the offer is, and grown for four.
+        terms.shrink_to_fit();
+        kinds.shrink_to_fit();
         let requirements: Vec<Requirements> = terms.iter().zip(&kinds).map(|(terms, kind)| requirements_v2(terms, *kind)).collect();
         let v2 = requirements.iter().map(|r| json(r).into()).collect();
         let extensions = identifier::advertised(info.payment_identifier);

@@ -40,6 +40,8 @@ impl Checker {
                 tags.extend(next);
             }
         }
+        // Kept for as long as the offer is, and grown for four.
+        tags.shrink_to_fit();
         tags
     }
 
@@ -160,6 +162,7 @@ impl Checker {
                 ),
             }
         }
+        urls.shrink_to_fit();
         urls
     }
 }
