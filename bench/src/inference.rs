@@ -29,6 +29,7 @@ const STREAMS: usize = 500;
 const TOKENS: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(100);
 const GATE: &str = "gate-secret-of-the-bench";
+const PATIENCE: Duration = Duration::from_secs(30);
 const BODY: &str = r#"{"model":"sold","stream":true,"messages":[{"role":"user","content":"hello"}]}"#;
 
 /// Measures and prints.
@@ -40,8 +41,10 @@ pub async fn measure() {
     let (at, admin) = (free_address(), free_address());
     let mut command = Stack::new().command();
     command.args(["serve", "inference", "--listen", &at.to_string(), "--admin", &admin.to_string(), "--offer"]).arg(&offer);
-    let role = Process::start("obol serve inference", command.env("OBOL_GATE_SECRET", GATE));
+    let mut role = Process::start("obol serve inference", command.env("OBOL_GATE_SECRET", GATE));
+    let started = Instant::now();
     while !http().get(format!("http://{admin}/readyz")).send().await.is_ok_and(|answer| answer.status().is_success()) {
+        assert!(role.is_running() && started.elapsed() < PATIENCE, "the role is not ready:\n{}", role.tail());
         sleep(Duration::from_millis(100)).await;
     }
     let before = resident_kib(role.id());

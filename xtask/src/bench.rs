@@ -52,6 +52,8 @@ pub fn run_bench(bench: &Bench) -> Result {
 
 fn inference() -> Result {
     let places = Places::find()?;
+    // Where the result is kept; nothing else is provisioned.
+    fs_err::create_dir_all(&places.cache)?;
     let mut steps = Steps::default();
     steps.step("build: obol and the load generator", || {
         run(&mut places.cargo(&["build", "--locked", "--release", "-p", "obol", "-p", "obol-bench", "--bins"]))

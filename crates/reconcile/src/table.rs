@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use obol_offer::{CanonicalPath, Demand, Model, Offer, PriceTag, Rate, Terms, WhenUncounted};
+use obol_offer::{Amount, CanonicalPath, Demand, Model, Offer, PriceTag, Rate, Terms, WhenUncounted};
 use obol_x402::{Quote, QuoteInfo, UptoDirectory};
 use time::OffsetDateTime;
 
@@ -60,8 +60,8 @@ impl Entry {
     pub fn quote_at(&self, demand: Option<Demand>) -> Option<Cow<'_, Quote>> {
         let most = self.quote.as_ref()?;
         let Some(demand) = demand else { return Some(Cow::Borrowed(most)) };
-        let terms = self.tags().iter().map(|tag| tag.terms_at(tag.rate.ceiling(demand))).collect();
-        Some(Cow::Owned(Quote::new(terms, most.info().clone())))
+        let amounts: Vec<Amount> = self.tags().iter().map(|tag| tag.rate.ceiling(demand)).collect();
+        Some(Cow::Owned(most.at(&amounts)))
     }
 
     /// How what was used is charged under terms of this place, now or before the last price edit.

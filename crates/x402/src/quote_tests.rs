@@ -81,6 +81,36 @@ fn an_error_is_cut() {
 }
 
 proptest::proptest! {
+    /// A quote with other amounts is the one that would have been made for them, also where not all terms are kept.
+    #[test]
+    fn other_amounts_make_the_quote_that_is_made_for_them(amounts in proptest::collection::vec(0..u64::MAX, 3), description in "\\PC{0,40}", known: bool) {
+        let of = |amounts: &[u64]| {
+            let mut upto = Terms { scheme: Scheme::Upto, ..terms("base-sepolia", amounts[1]) };
+            upto.asset.transfer_method = TransferMethod::Permit2;
+            let mut info = QuoteInfo { description: format!("{description} \"accepts\":[] \"amount\":\"1\""), ..info() };
+            if known {
+                info.facilitators.add(upto.network, [7; 20].into());
+            }
+            Quote::new(vec![terms("base", amounts[0]), upto, terms("ethereum", amounts[2])], info)
+        };
+        let made = of(&amounts);
+        let (all, url): (Vec<Amount>, _) = (amounts.iter().copied().map(Amount::from).collect(), "https://a.example/x");
+        let again = of(&[1, 22, 333]).at(&all);
+        assert_eq!(again.terms(), made.terms());
+        assert_eq!(made.terms().len(), if known { 3 } else { 2 });
+        assert_eq!(again.challenge(url, "pay"), made.challenge(url, "pay"));
+        for index in 0..3 {
+            for version in [Version::V1, Version::V2] {
+                assert_eq!(again.requirements(index, version, url), made.requirements(index, version, url));
+            }
+        }
+        let (v2, _) = both(&made.challenge(url, "pay"));
+        let told = v2["accepts"].as_array().unwrap();
+        for (entry, terms) in told.iter().zip(made.terms()) {
+            assert_eq!(entry["amount"], terms.amount.to_string());
+        }
+    }
+
     /// Whatever stands before the prepared part, in any length and with any characters, the whole stays
     /// padded base64 of JSON.
     #[test]
