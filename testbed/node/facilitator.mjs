@@ -1,5 +1,5 @@
 // `node facilitator.mjs`: the facilitator of @x402/core with @x402/evm: exact in both versions, and upto.
-// Environment: RPC_URL, FACILITATOR_KEY. Prints its own URL as one JSON line once it listens.
+// Environment: RPC_URL, FACILITATOR_KEY, and in FACTORIES whose wallets it deploys (ERC-6492). Prints its own URL as one JSON line once it listens.
 import { x402Facilitator } from "@x402/core/facilitator";
 import { toFacilitatorEvmSigner } from "@x402/evm";
 import { registerExactEvmScheme } from "@x402/evm/exact/facilitator";
@@ -27,7 +27,8 @@ const signer = toFacilitatorEvmSigner({
 });
 
 const facilitator = new x402Facilitator();
-registerExactEvmScheme(facilitator, { signer, networks: "eip155:84532" });
+const eip6492AllowedFactories = process.env.FACTORIES?.split(",") ?? [];
+registerExactEvmScheme(facilitator, { signer, networks: "eip155:84532", eip6492AllowedFactories });
 facilitator.register("eip155:84532", new UptoEvmScheme(signer));
 
 const app = express();

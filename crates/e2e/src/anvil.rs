@@ -38,6 +38,8 @@ const VALIDATOR: Address = address!("dAcD51A54883eb67D95FAEb2BBfdC4a9a6BD2a3B");
 const MINTER: Address = address!("a0Ee7A142d267C1f36714E4a8F75612F20a79720");
 /// Multicall3, the same on every chain that has it.
 pub const MULTICALL3: Address = address!("cA11bde05977b3631167028862bE2a173976CA11");
+/// Where tests put our factory of smart wallets.
+pub const WALLET_FACTORY: Address = address!("0000000000000000000000000000000facade001");
 /// Our stand-ins for contracts that other software calls, by the name of their `.json`.
 const CONTRACTS: [(&str, Address); 3] = [("Permit2", PERMIT2), ("ExactPermit2Proxy", EXACT_PROXY), ("UptoPermit2Proxy", UPTO_PROXY)];
 

@@ -4,7 +4,11 @@ use std::{fmt, process::Command, time::Duration};
 
 use tempfile::TempDir;
 
-use crate::{anvil::KEYS, obol_binary, part, process::Process};
+use crate::{
+    anvil::{KEYS, WALLET_FACTORY},
+    obol_binary, part,
+    process::Process,
+};
 
 /// Whose facilitator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +69,9 @@ impl Facilitator {
     /// When it does not start.
     pub fn start(maker: Maker, rpc: &str) -> Self {
         let key = KEYS[maker as usize];
-        let mut process = Process::start(&maker.to_string(), maker.command().env("RPC_URL", rpc).env("FACILITATOR_KEY", key));
+        let mut command = maker.command();
+        command.env("RPC_URL", rpc).env("FACILITATOR_KEY", key).env("FACTORIES", WALLET_FACTORY.to_string());
+        let mut process = Process::start(&maker.to_string(), &mut command);
         Self { url: process.wait_for_url(), process }
     }
 }

@@ -248,6 +248,28 @@ async fn the_chain_tells_unused_cancelled_and_stolen_from_paid() {
     assert_eq!(us.settle(&other).await, SettleOutcome::Refused { reason: "authorization_spent_elsewhere".into() });
 }
 
+/// A wallet that counts down from 30,720, for some 800,000 gas, before it approves.
+/// `PUSH2 30720, JUMPDEST, PUSH1 1, SWAP1, SUB, DUP1, PUSH1 3, JUMPI, POP`, and then as [`WALLET`].
+const SLOW_WALLET: &str = "0x6178005b600190038060035750631626ba7e60e01b60005260206000f3";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_a_wallet_that_takes_too_much_gas_is_found_out_before_anything_is_served() {
+    let anvil = Anvil::start().await;
+    let us = facilitator(&anvil, quick());
+    let wallet = forge::fresh_address();
+    anvil.transact(forge::address(KEYS[9]), USDC, transferCall { to: wallet, value: U256::from(PRICE) }.abi_encode()).await;
+    let mut payment = payment(&anvil, forge::fresh_address()).await;
+    payment.authorization.from = wallet;
+    payment.local_check = LocalCheck::Undecided;
+    anvil.rpc("anvil_setCode", json!([wallet, WALLET])).await;
+    assert_eq!(us.verify(&payment).await, VerifyOutcome::Valid { payer: wallet });
+    anvil.rpc("anvil_setCode", json!([wallet, SLOW_WALLET])).await;
+    let reason = || "gas_above_bound".to_owned();
+    assert_eq!(us.verify(&payment).await, VerifyOutcome::Invalid { reason: reason() });
+    assert_eq!(us.settle(&payment).await, SettleOutcome::Refused { reason: reason() });
+    assert_eq!(count(&anvil).await, 0);
+}
+
 /// The smallest ERC-1271 wallet: it approves of everything, like a wallet whose owner has signed.
 /// `PUSH4 0x1626ba7e, PUSH1 224, SHL, PUSH1 0, MSTORE, PUSH1 32, PUSH1 0, RETURN`.
 const WALLET: &str = "0x631626ba7e60e01b60005260206000f3";
