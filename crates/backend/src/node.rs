@@ -270,6 +270,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_a_payer_may_owe_is_what_the_stack_says() {
+        let units =
+            |max_exposure| bounded(CashierConfig::new("journal"), &StackLimits { max_exposure, ..StackLimits::default() }).max_exposure;
+        assert_eq!((units(Some(3)), units(Some(0)), units(None)), (3, 0, 100));
+    }
+
+    #[test]
     fn play_money_stays_on_this_machine() {
         let loopback = |listen: &str, public_url: Option<&str>| {
             let public = listen.parse().unwrap();

@@ -15,7 +15,7 @@ use crate::{
     Receipt, SettleOutcome, StoredAnswer,
     cashier::Core,
     exposure::Exposed,
-    journal::{Ask, Change, Journal, Reservation, WriteError},
+    journal::{Ask, Change, Journal, Reservation, Row, WriteError},
     pool::Member,
     refusal::Known,
     rerun::Rerun,
@@ -239,7 +239,11 @@ impl Inner {
         let kept = kept.and_then(|answer| answer.encode());
         let until = self.retried_until();
         let begun = loop {
-            match self.reservation.begin(ask.clone(), kept.clone()).await {
+            let begun = match self.reservation.begin(ask.clone(), kept.clone()).await {
+                Err(WriteError::Conflict(row)) if self.is_given_back(&row) => self.reservation.begin_anew(ask.clone()).await,
+                begun => begun,
+            };
+            match begun {
                 Err(WriteError::Unavailable) if tokio::time::Instant::now() < until => tokio::time::sleep(RETRY).await,
                 begun => break begun,
             }
@@ -281,6 +285,12 @@ impl Inner {
     /// An answer that has left was not that one.
     fn in_doubt(&self) -> Option<Option<String>> {
         if self.delivered { None } else { self.core.doubts.find(self.payment.authorization.from, self.fingerprint) }
+    }
+
+    /// Whether another process took this one for dead, and gave the payment back, while the answer left.
+    fn is_given_back(&self, row: &Row) -> bool {
+        let is_same = row.fingerprint == self.fingerprint && row.payload.0 == self.payment.payload_digest;
+        self.delivered && is_same && row.state == State::Released
     }
 
     /// What is written down before the facilitator is asked.

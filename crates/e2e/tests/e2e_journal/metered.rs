@@ -92,6 +92,29 @@ async fn an_answer_that_has_left_of_unknown_outcome_is_resolved_by_who_takes_it_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_left_a_gateway_taken_for_dead_is_charged_unless_its_payment_is_used_again() {
+    let shop = Shop::new();
+    let wire = Wire::start(&shop.database).await;
+    let a = Cashier::open(shop.config(&wire.url, "a")).await.expect("it opens");
+    let b = shop.open("b").await;
+    let left = admit_payment(&a, metered(1, 1_000), REQUEST).await.expect("a permit");
+    let used = admit_payment(&a, metered(2, 1_000), REQUEST).await.expect("a permit");
+    wire.cut.store(true, SeqCst);
+    shop.until("taken over", "released released").await;
+    let again = admit_payment(&b, metered(2, 1_000), REQUEST).await.expect("it may be used again");
+    // The first tries fail: it is still cut off.
+    let left = tokio::spawn(left.capture_delivered(1_000.into()));
+    until("a has noticed", async || !a.is_recovered()).await;
+    wire.cut.store(false, SeqCst);
+    let captured = left.await.expect("no panic");
+    assert!(matches!(captured, Captured::Settled(..)), "{captured:?}");
+    assert!(matches!(used.capture_delivered(1_000.into()).await, Captured::NotAsked), "it is b's by now");
+    assert!(matches!(again.capture_delivered(1_000.into()).await, Captured::Settled(..)));
+    shop.until("each is charged once", "delivered delivered").await;
+    assert_eq!(shop.facilitator.asked.load(SeqCst), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_has_left_is_charged_when_the_lost_database_is_back() {
     let mut shop = Shop::new();
     let a = shop.open("a").await;

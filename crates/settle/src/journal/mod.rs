@@ -166,11 +166,6 @@ impl Journal {
         answer.await.unwrap_or(Err(WriteError::Unavailable))
     }
 
-    /// Writes that the facilitator is about to be asked; it must not be asked if this fails.
-    async fn begin(&self, key: ReplayKey, ask: Ask, kept: Option<Vec<u8>>) -> Result<(), WriteError> {
-        self.change(key, Change { ask: Some(Box::new(ask)), answer: kept, ..Change::new(&[Event::CaptureBegun]) }).await
-    }
-
     /// Writes a transition, or says why it is not allowed now.
     pub async fn change(&self, key: ReplayKey, change: Change) -> Result<(), WriteError> {
         let (reply, answer) = oneshot::channel();
@@ -241,11 +236,21 @@ impl Reservation {
         self.claim.as_ref()
     }
 
-    /// Writes that the facilitator is about to be asked, and the answer that is kept if it pays.
+    /// Writes that the facilitator is about to be asked, and the answer that is kept if it pays; it must not be asked
+    /// if this fails.
     pub async fn begin(&mut self, ask: Ask, answer: Option<Vec<u8>>) -> Result<(), WriteError> {
+        self.write_begun(&[Event::CaptureBegun], ask, answer).await
+    }
+
+    /// As [`begin`](Self::begin), for a payment that was given back by who took this process for dead.
+    pub async fn begin_anew(&mut self, ask: Ask) -> Result<(), WriteError> {
+        self.write_begun(&[Event::Admitted, Event::CaptureBegun], ask, None).await
+    }
+
+    async fn write_begun(&mut self, events: &'static [Event], ask: Ask, answer: Option<Vec<u8>>) -> Result<(), WriteError> {
         // Whether the write reached the disk is not known before it is answered.
         self.undo = Some(&[Event::SettleNotAsked]);
-        self.journal.begin(self.key, ask, answer).await?;
+        self.journal.change(self.key, Change { ask: Some(Box::new(ask)), answer, ..Change::new(events) }).await?;
         self.undo = Some(&[Event::SettleUnknown]);
         Ok(())
     }

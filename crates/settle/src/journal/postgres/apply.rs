@@ -241,7 +241,7 @@ impl Database {
         }
         entry.row.apply(change, now)?;
         entry.changed = true;
-        if entry.row.state == State::Rerunning {
+        if matches!(entry.row.state, State::Settling | State::Rerunning) {
             entry.owner = self.owner;
         }
         if let Some(answer) = &change.answer {
