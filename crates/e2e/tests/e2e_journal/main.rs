@@ -214,6 +214,26 @@ async fn payments_are_listed_archived_and_exported_by_any_of_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_format_2_is_brought_up_with_its_payments() {
+    let shop = Shop::new();
+    let a = shop.open("a").await;
+    let Captured::Settled(receipt, delivery) = admit(&a, 1, REQUEST).await.expect("a permit").capture().await else { panic!("it settles") };
+    delivery.complete();
+    shop.until("it is written", "delivered").await;
+    drop(a);
+    shop.database.query("alter table obol.payment drop column debtor, drop column owes");
+    shop.database.query("update obol.meta set format = 2");
+    let b = shop.open("b").await;
+    assert_eq!(shop.database.query("select format from obol.meta"), "3");
+    assert_eq!(admit(&b, 1, REQUEST).await.map(drop), Err(Refusal::AlreadyUsed(receipt)));
+    let left = admit_payment(&b, metered(2, 1_000), REQUEST).await.expect("a permit");
+    assert_eq!(shop.database.query("select owes from obol.payment where debtor is not null"), "1000");
+    assert!(matches!(left.capture_delivered(1_000.into()).await, Captured::Settled(..)));
+    shop.until("and owes nothing", "delivered delivered").await;
+    assert_eq!(shop.database.query("select count(*) from obol.payment where debtor is not null"), "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_database_of_a_newer_obol_and_one_that_does_not_exist_are_refused() {
     let shop = Shop::new();
     drop(shop.open("a").await);
