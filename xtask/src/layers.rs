@@ -1,12 +1,11 @@
 //! Which crate may depend on what: the list of the architecture, checked against the truth.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use serde::Deserialize;
+use std::collections::BTreeMap;
 
 use crate::{
+    metadata::Metadata,
     places::Places,
-    run::{Error, Result, output},
+    run::{Error, Result},
 };
 
 /// Our crates, top to bottom: a crate depends on crates above it only.
@@ -41,41 +40,6 @@ const IMPURE: &[&str] = &["axum", "fs-err", "hyper", "kube", "mio", "notify", "r
 /// What nothing of ours may depend on, and why.
 const BANNED: &[(&str, &str)] = &[("aws-lc-rs", "ring is our one cryptography provider"), ("serde_yaml", "unmaintained")];
 
-#[derive(Deserialize)]
-struct Metadata {
-    packages: Vec<Package>,
-    workspace_members: BTreeSet<String>,
-    resolve: Resolve,
-}
-
-#[derive(Deserialize)]
-struct Package {
-    id: String,
-    name: String,
-}
-
-#[derive(Deserialize)]
-struct Resolve {
-    nodes: Vec<Node>,
-}
-
-#[derive(Deserialize)]
-struct Node {
-    id: String,
-    deps: Vec<Dependency>,
-}
-
-#[derive(Deserialize)]
-struct Dependency {
-    pkg: String,
-    dep_kinds: Vec<Kind>,
-}
-
-#[derive(Deserialize)]
-struct Kind {
-    kind: Option<String>,
-}
-
 /// The graph by package id, of what is linked: no dev-dependencies, no build scripts.
 struct Graph {
     names: BTreeMap<String, String>,
@@ -85,10 +49,7 @@ struct Graph {
 
 /// `cargo xtask layers`
 pub fn check() -> Result {
-    let places = Places::find()?;
-    let json = output(&mut places.cargo(&["metadata", "--format-version=1", "--locked", "--filter-platform", "x86_64-unknown-linux-gnu"]))?;
-    let metadata = serde_json::from_slice(&json).map_err(|error| Error::Check(format!("cargo metadata: {error}")))?;
-    let broken = violations(&Graph::new(metadata));
+    let broken = violations(&Graph::new(Metadata::of(&Places::find()?, "x86_64")?));
     if broken.is_empty() {
         println!("{} crates in order, {} of them pure", ORDER.len(), PURE.len());
         return Ok(());
@@ -98,14 +59,11 @@ pub fn check() -> Result {
 
 impl Graph {
     fn new(metadata: Metadata) -> Self {
-        let linked = |dependency: &Dependency| dependency.dep_kinds.iter().any(|kind| kind.kind.is_none());
-        let edges = metadata.resolve.nodes.into_iter().map(|node| {
-            let linked = node.deps.into_iter().filter(linked).map(|dependency| dependency.pkg);
-            (node.id, linked.collect())
-        });
+        let edges = metadata.resolve.nodes.iter().map(|node| (node.id.clone(), node.linked().map(str::to_owned).collect()));
+        let edges = edges.collect();
         Self {
             names: metadata.packages.into_iter().map(|package| (package.id, package.name)).collect(),
-            edges: edges.collect(),
+            edges,
             ours: metadata.workspace_members.into_iter().collect(),
         }
     }

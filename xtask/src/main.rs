@@ -11,6 +11,7 @@ mod generate;
 mod image;
 mod kill;
 mod layers;
+mod metadata;
 mod oci;
 mod places;
 mod provision;

@@ -3,56 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
+    metadata::{Metadata, Node, Package},
     places::Places,
-    run::{Result, output},
+    run::Result,
 };
-
-#[derive(Deserialize)]
-struct Metadata {
-    packages: Vec<Package>,
-    resolve: Resolve,
-}
-
-#[derive(Deserialize)]
-struct Package {
-    id: String,
-    name: String,
-    version: String,
-    license: Option<String>,
-    source: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Resolve {
-    nodes: Vec<Node>,
-}
-
-#[derive(Deserialize)]
-struct Node {
-    id: String,
-    deps: Vec<Dependency>,
-}
-
-#[derive(Deserialize)]
-struct Dependency {
-    pkg: String,
-    dep_kinds: Vec<Kind>,
-}
-
-#[derive(Deserialize)]
-struct Kind {
-    kind: Option<String>,
-}
 
 /// The bill of materials of `obol` as it is linked for this machine's architecture.
 pub fn sbom(places: &Places, image: &str) -> Result<Value> {
-    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let text = output(&mut places.cargo(&["metadata", "--locked", "--format-version=1", "--filter-platform", &triple]))?;
-    let metadata: Metadata = serde_json::from_slice(&text).map_err(std::io::Error::from)?;
+    let metadata = Metadata::of(places, std::env::consts::ARCH)?;
     let lock = fs_err::read_to_string(places.root.join("Cargo.lock"))?;
     Ok(bill(&metadata, &checksums(&lock), image))
 }
@@ -65,7 +26,7 @@ fn bill(metadata: &Metadata, checksums: &BTreeMap<(String, String), String>, ima
     let mut open: Vec<&str> = root.iter().map(|package| package.id.as_str()).collect();
     while let Some(id) = open.pop() {
         if linked.insert(id) {
-            open.extend(nodes.get(id).into_iter().flat_map(|node| below(node)));
+            open.extend(nodes.get(id).into_iter().flat_map(|node| node.linked()));
         }
     }
     let mut components: Vec<_> = linked.iter().filter_map(|id| packages.get(id)).collect();
@@ -75,7 +36,7 @@ fn bill(metadata: &Metadata, checksums: &BTreeMap<(String, String), String>, ima
         let below: BTreeSet<String> = nodes
             .get(package.id.as_str())
             .into_iter()
-            .flat_map(|node| below(node))
+            .flat_map(|node| node.linked())
             .filter_map(|id| packages.get(id))
             .map(|p| reference(p))
             .collect();
@@ -111,11 +72,6 @@ fn bill(metadata: &Metadata, checksums: &BTreeMap<(String, String), String>, ima
     })
 }
 
-/// What a crate is linked with; what only builds or tests it is in no binary.
-fn below(node: &Node) -> impl Iterator<Item = &str> {
-    node.deps.iter().filter(|dep| dep.dep_kinds.iter().any(|kind| kind.kind.is_none())).map(|dep| dep.pkg.as_str())
-}
-
 /// Checksums of `Cargo.lock` by name and version.
 fn checksums(lock: &str) -> BTreeMap<(String, String), String> {
     let field = |block: &str, key: &str| {
@@ -138,6 +94,7 @@ mod tests {
                 { "id": "s", "name": "serde", "version": "2.0.0", "license": "MIT/Apache-2.0", "source": "registry" },
                 { "id": "t", "name": "tests", "version": "3.0.0", "license": "MIT", "source": "registry" },
             ],
+            "workspace_members": ["o"],
             "resolve": { "nodes": [
                 { "id": "o", "deps": [
                     { "pkg": "s", "dep_kinds": [{ "kind": null }] }, { "pkg": "t", "dep_kinds": [{ "kind": "dev" }] },
