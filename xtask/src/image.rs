@@ -216,4 +216,32 @@ mod tests {
         let values = fs_err::read_to_string(places.root.join("charts/obol/values.yaml")).unwrap();
         assert!(values.contains(&format!("image: {}\n", default_name())));
     }
+
+    /// Nobody here can run it, so at least its words are those of the image that is tested.
+    #[test]
+    fn the_containerfile_says_what_the_image_is() {
+        let places = Places::find().unwrap();
+        let read = |file: &str| fs_err::read_to_string(places.root.join(file)).unwrap();
+        let text = read("Containerfile").replace("\\\n", " ");
+        let program = tempfile::NamedTempFile::new().unwrap();
+        let image = describe(&places, default_name(), program.path()).unwrap();
+        let line = |start: &str| text.lines().rfind(|line| line.starts_with(start)).unwrap_or_else(|| panic!("no {start}"));
+        assert_eq!(line("ENTRYPOINT"), format!("ENTRYPOINT {}", json!(image.entrypoint)));
+        assert_eq!(line("USER"), format!("USER {}", image.user));
+        let [file] = image.files.as_slice() else { panic!("one file is all") };
+        let copied: Vec<&str> = line("COPY --from=build").split_whitespace().skip(2).collect();
+        assert_eq!(copied, ["/bin/obol", &format!("/{}", file.path)]);
+        assert!(text.contains("FROM scratch\n") && text.contains(&format!("-t {} .\n", default_name())), "{text}");
+
+        // What it builds, and with what, exists.
+        let run = line("RUN");
+        assert!(run.ends_with(&format!("&& cp target/*/image/obol {}", copied[0])), "{run}");
+        for words in ["build --locked --profile image --bin obol --target", "-Ctarget-feature=+crt-static", "CARGO_INCREMENTAL=0"] {
+            assert!(run.contains(words), "{words}: {run}");
+        }
+        let manifest = read("Cargo.toml");
+        assert!(manifest.contains("[profile.image]"));
+        let field = |key: &str| manifest.lines().find_map(|line| line.strip_prefix(key)).unwrap().trim_matches([' ', '=', '"']).to_owned();
+        assert!(line("FROM docker.io").starts_with(&format!("FROM docker.io/library/rust:{}-", field("rust-version"))), "{text}");
+    }
 }
