@@ -40,8 +40,11 @@ pub(super) async fn up(dirs: &Dirs, config: &StackConfig, line: &mut (dyn FnMut(
         }
         BackendKind::K3s => {
             let k3s = k3s(&dirs.data)?;
-            if !Path::new(K3S_KUBECONFIG).exists() || !is_active("k3s").await {
-                tools::run(Command::new("systemctl").args(["start", "k3s"]), line).await?;
+            let systemctl = systemctl(&dirs.data)?;
+            let active = Command::new(&systemctl).args(["is-active", "--quiet", "k3s"]).status().await;
+            if !active.is_ok_and(|status| status.success()) {
+                // Returns when the API server answers, by which time its kubeconfig is written.
+                tools::run(Command::new(systemctl).args(["start", "k3s"]), line).await?;
             }
             load_image(&dirs.data, Command::new(&k3s).args(["ctr", "images", "import"]), line).await
         }
@@ -100,10 +103,6 @@ async fn k3d_state(k3d: &Path, id: &str) -> Result<Option<u64>, ClusterError> {
     Ok(found.map(|cluster| cluster["serversRunning"].as_u64().unwrap_or_default()))
 }
 
-async fn is_active(unit: &str) -> bool {
-    Command::new("systemctl").args(["is-active", "--quiet", unit]).status().await.is_ok_and(|status| status.success())
-}
-
 fn k3d(data: &Path) -> Result<std::path::PathBuf, ClusterError> {
     let fix = "install k3d v5.8.3 from https://k3d.io, and Docker; or write `backend: kubernetes` with a context of your own";
     tools::find("k3d", data).ok_or_else(|| missing("k3d", fix))
@@ -113,6 +112,11 @@ fn k3s(data: &Path) -> Result<std::path::PathBuf, ClusterError> {
     let fix =
         "type `curl -sfL https://get.k3s.io | INSTALL_K3S_VERSION=v1.34.1+k3s1 sh -s - --disable=traefik --write-kubeconfig-mode=644`";
     tools::find("k3s", data).ok_or_else(|| missing("k3s", fix))
+}
+
+fn systemctl(data: &Path) -> Result<std::path::PathBuf, ClusterError> {
+    let fix = "k3s is run by systemd here; without it start k3s yourself and write `backend: kubernetes` with its context";
+    tools::find("systemctl", data).ok_or_else(|| missing("systemctl", fix))
 }
 
 fn missing(program: &'static str, fix: &str) -> ClusterError {
@@ -148,11 +152,11 @@ mod tests {
         std::fs::read_to_string(data.join("calls")).unwrap_or_default().lines().map(str::to_owned).collect()
     }
 
-    fn k3d_stack() -> (tempfile::TempDir, Dirs, StackConfig) {
+    fn stack(backend: BackendKind) -> (tempfile::TempDir, Dirs, StackConfig) {
         let folder = tempfile::tempdir().unwrap();
         let dirs = Dirs::under(folder.path());
         std::fs::create_dir_all(&dirs.data).unwrap();
-        let config = StackConfig { id: "shop".to_owned(), backend: BackendKind::K3d, ..Default::default() };
+        let config = StackConfig { id: "shop".to_owned(), backend, ..Default::default() };
         (folder, dirs, config)
     }
 
@@ -163,7 +167,7 @@ mod tests {
             (r#"[{"name":"shop","serversCount":1,"serversRunning":0}]"#, Some("k3d cluster start shop --wait")),
             (r#"[{"name":"shop","serversCount":1,"serversRunning":1}]"#, None),
         ] {
-            let (_folder, dirs, config) = k3d_stack();
+            let (_folder, dirs, config) = stack(BackendKind::K3d);
             fake(&dirs.data, "k3d", &format!("  'cluster list'*) echo '{list}';;"));
             up(&dirs, &config, &mut |_| {}).await.unwrap();
             let called = calls(&dirs.data);
@@ -174,7 +178,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_image_that_lies_ready_is_imported_and_the_machine_is_found() {
-        let (_folder, dirs, config) = k3d_stack();
+        let (_folder, dirs, config) = stack(BackendKind::K3d);
         fake(&dirs.data, "k3d", r#"  'cluster list'*) echo '[{"name":"shop","serversRunning":1}]';;"#);
         fake(&dirs.data, "docker", "  'network inspect k3d-shop'*) echo 172.18.0.1;;");
         let image = dirs.data.join("images").join(concat!("obol-v", env!("CARGO_PKG_VERSION"), ".tar"));
@@ -185,11 +189,43 @@ mod tests {
         assert_eq!(host(&dirs, &config).await.unwrap(), Some("172.18.0.1".parse().unwrap()));
         down(&dirs, &config, &mut |_| {}).await.unwrap();
         assert_eq!(calls(&dirs.data).last().unwrap(), "k3d cluster stop shop");
+        delete(&dirs, &config, &mut |_| {}).await.unwrap();
+        assert_eq!(calls(&dirs.data).last().unwrap(), "k3d cluster delete shop");
+    }
+
+    #[tokio::test]
+    async fn k3s_is_started_when_it_does_not_run_and_is_left_running() {
+        for (active, expected) in [("exit 3", Some("systemctl start k3s")), ("exit 0", None)] {
+            let (_folder, dirs, config) = stack(BackendKind::K3s);
+            fake(&dirs.data, "systemctl", &format!("  is-active*) {active};;"));
+            fake(&dirs.data, "k3s", "  'kubectl get nodes'*) echo 192.0.2.7;;");
+            let image = dirs.data.join("images").join(concat!("obol-v", env!("CARGO_PKG_VERSION"), ".tar"));
+            std::fs::create_dir_all(image.parent().unwrap()).unwrap();
+            std::fs::write(&image, "").unwrap();
+            up(&dirs, &config, &mut |_| {}).await.unwrap();
+            let import = format!("k3s ctr images import {}", image.display());
+            let wanted: Vec<_> = ["systemctl is-active --quiet k3s"].into_iter().chain(expected).chain([import.as_str()]).collect();
+            assert_eq!(calls(&dirs.data), wanted);
+            assert_eq!(host(&dirs, &config).await.unwrap(), Some("192.0.2.7".parse().unwrap()));
+            // We did not make it, and others may use it.
+            let before = calls(&dirs.data).len();
+            down(&dirs, &config, &mut |_| {}).await.unwrap();
+            delete(&dirs, &config, &mut |_| {}).await.unwrap();
+            assert_eq!(calls(&dirs.data).len(), before);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_program_complains_of_is_told() {
+        let (_folder, dirs, config) = stack(BackendKind::K3d);
+        fake(&dirs.data, "k3d", "  'cluster list'*) echo '[]';; *) echo 'Error: port 8402 is taken' >&2; exit 1;;");
+        let error = up(&dirs, &config, &mut |_| {}).await.unwrap_err();
+        assert!(error.to_string().contains("k3d cluster create shop") && error.to_string().contains("port 8402 is taken"), "{error}");
     }
 
     #[test]
     fn every_backend_has_its_context() {
-        let (_folder, _, config) = k3d_stack();
+        let (_folder, _, config) = stack(BackendKind::K3d);
         assert_eq!(target(&config).context, "k3d-shop");
         let k3s = target(&StackConfig { backend: BackendKind::K3s, ..config.clone() });
         assert_eq!((k3s.context.as_str(), k3s.kubeconfig.as_deref()), ("default", Some(Path::new(K3S_KUBECONFIG))));
