@@ -62,6 +62,13 @@ pub fn repository() -> PathBuf {
     here.ancestors().nth(2).expect("crates/e2e is two levels below the root").to_path_buf()
 }
 
+/// The objects in what helm renders.
+pub fn objects(manifest: &str) -> Vec<serde_json::Value> {
+    let documents = manifest.split("\n---").map(|text| text.trim_start_matches("---"));
+    let read = documents.filter_map(|text| serde_saphyr::from_str::<serde_json::Value>(text).ok());
+    read.filter(|object| object["kind"].is_string()).collect()
+}
+
 /// An HTTP client for loopback.
 pub fn http() -> reqwest::Client {
     // A second test thread finds the provider installed, which is as good.

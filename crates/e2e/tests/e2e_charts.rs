@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::Command};
 
-use obol_e2e::{part, repository};
+use obol_e2e::{objects, part, repository, stack::Stack};
 use obol_offer::{Offer, OfferName, OfferSpec};
 use obol_stackdir::{BackendKind, StackConfig, StackDir};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
@@ -16,11 +16,6 @@ fn helm(chart: &Path, release: &str, namespace: &str, more: &[&str]) -> Result<S
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
-fn objects(manifest: &str) -> Vec<Value> {
-    let documents = manifest.split("\n---").map(|text| text.trim_start_matches("---"));
-    documents.filter_map(|text| serde_saphyr::from_str::<Value>(text).ok()).filter(|object| object["kind"].is_string()).collect()
-}
-
 fn stack() -> (tempfile::TempDir, StackDir) {
     let folder = tempfile::tempdir().unwrap();
     let dir = StackDir::at(folder.path().join("stack"));
@@ -32,7 +27,6 @@ fn stack() -> (tempfile::TempDir, StackDir) {
 /// Renders a slice as plain helm does, twice, and compares the ServiceOffer with the spec.
 fn renders_itself(dir: &StackDir, name: &OfferName, spec: &OfferSpec) {
     let kind = spec.kind;
-    dir.put(&dir.lock().unwrap(), kind, name, spec).unwrap_or_else(|error| panic!("{name}: {error}"));
     let values = dir.root().join("applications").join(kind.folder()).join(name.as_str()).join("values-offer.yaml");
     let chart = dir.root().join("charts").join(kind.folder());
     let render = || {
@@ -42,7 +36,11 @@ fn renders_itself(dir: &StackDir, name: &OfferName, spec: &OfferSpec) {
     let manifest = render();
     assert_eq!(manifest, render(), "two renders of {name} differ");
     assert!(!manifest.contains("helm.sh/hook"), "Argo CD and Flux know no hooks of helm");
-    let offers: Vec<Value> = objects(&manifest).into_iter().filter(|object| object["kind"] == "ServiceOffer").collect();
+    let objects = objects(&manifest);
+    for object in &objects {
+        assert_eq!(object["metadata"]["namespace"], "obol-offers", "{} goes where helm's caller happens to be", object["kind"]);
+    }
+    let offers: Vec<Value> = objects.into_iter().filter(|object| object["kind"] == "ServiceOffer").collect();
     let [offer] = offers.as_slice() else { panic!("{name}: {manifest}") };
     assert_eq!(offer["metadata"]["name"], name.as_str());
     assert_eq!(offer["metadata"]["namespace"], "obol-offers");
@@ -156,6 +154,7 @@ fn e2e_charts_render_what_standalone_serves() {
         let valid = serde_json::from_value::<OfferSpec>(value).ok().filter(|spec| Offer::validate(&name, spec).is_ok());
         match valid {
             Some(spec) => {
+                dir.put(&dir.lock().unwrap(), spec.kind, &name, &spec).unwrap_or_else(|error| panic!("{name}: {error}"));
                 renders_itself(&dir, &name, &spec);
                 rendered += 1;
             }
@@ -164,6 +163,97 @@ fn e2e_charts_render_what_standalone_serves() {
         assert!(refused < 600, "only {rendered} random offers are valid: the generator knows the rules no more");
     }
     println!("{rendered} random offers render to themselves ({refused} were refused)");
+}
+
+/// `obol sell …` of the README, of the pages in `docs` and of the program's own help.
+fn examples() -> Vec<Vec<String>> {
+    let mut files = vec![repository().join("README.md")];
+    files.extend(fs_err::read_dir(repository().join("docs")).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()));
+    files.sort();
+    let helps = ["http", "inference"].map(|kind| Stack::new().ok(&["sell", kind, "--help"]));
+    let texts = files.iter().map(|file| fs_err::read_to_string(file).unwrap()).chain(helps);
+    texts.map(|text| examples_of(&text)).filter(|examples| !examples.is_empty()).collect()
+}
+
+/// The examples of one text, as printed.
+fn examples_of(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices("obol sell ") {
+        let (before, rest) = text.split_at(at);
+        // In running text a command goes on to its backtick, in a block to the end of its line.
+        let command = if before.ends_with('`') {
+            rest.split('`').next().unwrap_or_default().replace('\n', " ")
+        } else {
+            rest.replace("\\\n", " ").lines().next().unwrap_or_default().to_owned()
+        };
+        let command = command.split(" #").next().unwrap_or_default().trim().replace("0x…", PAY_TO);
+        let sells = ["obol sell http ", "obol sell inference "].iter().any(|verb| command.starts_with(verb));
+        if sells && !["NAME", "…", "--from-json"].iter().any(|open| command.contains(open)) {
+            found.push(command);
+        }
+    }
+    found
+}
+
+#[test]
+fn e2e_charts_render_every_example_as_standalone_serves_it() {
+    let examples = examples();
+    for text in &examples {
+        let stack = Stack::with(&format!("defaults: {{ payTo: '{PAY_TO}', network: base-sepolia }}\n"));
+        let dir = StackDir::at(stack.config());
+        for example in text {
+            println!("{example}");
+            let name: OfferName = example.split_whitespace().nth(3).unwrap().parse().unwrap_or_else(|_| panic!("{example}"));
+            let is_new = dir.find(&name).is_none();
+            // What shows one option says nothing of the rest.
+            let rest = [("--upstream", "http://localhost:9000", ""), ("--model", "m", " inference ")];
+            let needed = rest.into_iter().filter(|(option, _, kind)| is_new && example.contains(kind) && !example.contains(option));
+            let rest: String = needed.map(|(option, value, _)| format!(" {option} {value}")).collect();
+            stack.shell(&format!("{example}{rest}"));
+            let slice = dir.find(&name).unwrap_or_else(|| panic!("{example} has written nothing"));
+            let (spec, _) = slice.offer.unwrap_or_else(|problems| panic!("{example}: {problems:?}"));
+            renders_itself(&dir, &name, &spec);
+        }
+    }
+    for kind in ["http", "inference"] {
+        let start = format!("obol sell {kind} ");
+        assert!(examples.iter().flatten().any(|example| example.starts_with(&start)), "no example of {kind}");
+    }
+}
+
+/// Argo CD and Flux render without a cluster, again and again, and compare.
+#[test]
+fn e2e_charts_suit_argo_cd_and_flux() {
+    let charts = repository().join("charts");
+    let offer = ["--set", "name=x", "--set", "spec.upstream.url=http://x", "--set", "spec.model.name=m", "--set"];
+    let http = [&offer[..4], &["--set", "spec.type=http"]].concat();
+    let inference = [&offer[..], &["spec.type=inference"]].concat();
+    // What has no namespace of its own.
+    let everywhere = ["ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "GatewayClass", "Namespace"];
+    for (chart, values) in [("obol-crds", &[][..]), ("obol", &[]), ("traefik", &[]), ("sell-http", &http), ("sell-inference", &inference)] {
+        let render = || helm(&charts.join(chart), "x", "somewhere", values).unwrap_or_else(|error| panic!("{chart}: {error}"));
+        let manifest = render();
+        assert_eq!(manifest, render(), "two renders of {chart} differ");
+        assert!(!manifest.contains("helm.sh/hook"), "{chart} has a hook");
+        let mut names = std::collections::BTreeSet::new();
+        for object in objects(&manifest) {
+            let (kind, meta) = (object["kind"].as_str().unwrap(), &object["metadata"]);
+            assert_eq!(meta["namespace"].is_string(), !everywhere.contains(&kind), "{chart}: namespace of {kind} {}", meta["name"]);
+            assert!(meta["generateName"].is_null(), "{chart}: {kind} gets another name each time");
+            assert!(names.insert(format!("{kind} {} {}", meta["namespace"], meta["name"])), "{chart} has {kind} {} twice", meta["name"]);
+        }
+        assert!(!names.is_empty(), "{chart} renders nothing");
+        for template in fs_err::read_dir(charts.join(chart).join("templates")).unwrap() {
+            let text = fs_err::read_to_string(template.unwrap().path()).unwrap();
+            let calls = text.split("{{").skip(1).filter_map(|rest| rest.split("}}").next());
+            let words = calls.flat_map(|call| call.split(|c: char| !c.is_ascii_alphanumeric()));
+            let lasting = |word: &&str| {
+                !(["lookup", "now", "uuidv4", "derivePassword", "htpasswd"].contains(word)
+                    || ["rand", "gen"].iter().any(|start| word.starts_with(start)))
+            };
+            words.for_each(|word| assert!(lasting(&word), "{chart} calls `{word}`, which gives another answer next time"));
+        }
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ Run it again to change an offer: only what you name changes; comments and order 
 
 Examples:
   obol sell inference chat --model llama3 --upstream http://localhost:11434 --per-mtok 0.2
-  obol sell inference chat --model qwen3 --upstream https://gpu.example/v1 --credential ref+file:///etc/obol/key --price 0.01
+  obol sell inference chat --upstream https://gpu.example/v1 --credential ref+file:///etc/obol/key
   obol sell inference chat --per-mtok 0.1 --per-mtok-output 0.4 --max-tokens 1024")]
     Inference(Box<SellInferenceArgs>),
     /// List all offers
