@@ -157,8 +157,8 @@ impl Cluster {
         self.kubectl(&["apply", "-f", &file.path().display().to_string()]);
     }
 
-    /// Makes a Service of a server that listens on [`MACHINE`], and returns the server's URL by that name, which
-    /// Pods alone can resolve.
+    /// Makes a Service of a server that listens on [`MACHINE`], and returns its URL
+    /// `http://NAME.shop.svc:9000`, which Pods alone can resolve.
     ///
     /// # Panics
     /// When `url` names no port, or the API server refuses.
@@ -166,14 +166,14 @@ impl Cluster {
         let machine = &*MACHINE;
         let port = url.trim_end_matches('/').rsplit(':').next().expect("a port");
         self.apply(&format!(
-            "apiVersion: v1\nkind: Namespace\nmetadata: {{ name: machine }}\n---\n\
-             apiVersion: v1\nkind: Service\nmetadata: {{ name: {name}, namespace: machine }}\n\
-             spec: {{ ports: [{{ name: http, port: {port} }}] }}\n---\n\
+            "apiVersion: v1\nkind: Namespace\nmetadata: {{ name: shop }}\n---\n\
+             apiVersion: v1\nkind: Service\nmetadata: {{ name: {name}, namespace: shop }}\n\
+             spec: {{ ports: [{{ name: http, port: 9000, targetPort: {port} }}] }}\n---\n\
              apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n\
-             metadata: {{ name: {name}, namespace: machine, labels: {{ kubernetes.io/service-name: {name} }} }}\n\
+             metadata: {{ name: {name}, namespace: shop, labels: {{ kubernetes.io/service-name: {name} }} }}\n\
              endpoints: [{{ addresses: [{machine}] }}]\nports: [{{ name: http, port: {port} }}]\n"
         ));
-        format!("http://{name}.machine.svc:{port}")
+        format!("http://{name}.shop.svc:9000")
     }
 
     /// An object as JSON, such as `object("pod/x", "default")`; nothing if it does not exist.

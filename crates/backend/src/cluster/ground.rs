@@ -46,14 +46,29 @@ fn meta(name: &str) -> ObjectMeta {
     ObjectMeta { name: Some(name.to_owned()), labels: Some(labels()), ..Default::default() }
 }
 
-/// Makes a namespace that is not there yet. Its Pods keep the `restricted` profile.
-pub(super) async fn namespace(client: &Client, name: &str) -> Result<(), ClusterError> {
+/// Makes a namespace that is not there yet, after one that is still being deleted is gone. Its Pods keep the
+/// `restricted` profile.
+pub(super) async fn namespace(client: &Client, name: &str, line: &mut (dyn FnMut(&str) + Send)) -> Result<(), ClusterError> {
+    const PATIENCE: Duration = Duration::from_secs(120);
     let api: Api<Namespace> = Api::all(client.clone());
+    let action = format!("make the namespace {name}");
+    let begun = Instant::now();
+    let mut told = false;
+    while api.get_metadata_opt(name).await.map_err(refused(action.as_str()))?.is_some_and(|it| it.metadata.deletion_timestamp.is_some()) {
+        if !std::mem::replace(&mut told, true) {
+            line(&format!("waiting for the namespace {name}, which is being deleted"));
+        }
+        if begun.elapsed() > PATIENCE {
+            let why = "it is still being deleted".to_owned();
+            return Err(ClusterError::NotReady { what: format!("namespace {name}"), seconds: PATIENCE.as_secs(), why });
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
     let mut metadata = meta(name);
     if let Some(labels) = &mut metadata.labels {
         labels.insert("pod-security.kubernetes.io/enforce".to_owned(), "restricted".to_owned());
     }
-    create(&api, &Namespace { metadata, ..Default::default() }, &format!("make the namespace {name}")).await
+    create(&api, &Namespace { metadata, ..Default::default() }, &action).await
 }
 
 /// Creates what is not there; somebody else having been quicker is as good.

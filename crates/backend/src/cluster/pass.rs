@@ -181,10 +181,10 @@ impl Cluster {
             ground::wait_for_gateway_api(&self.client).await?;
         }
         for name in [SYSTEM_NAMESPACE, OFFERS_NAMESPACE] {
-            ground::namespace(&self.client, name).await?;
+            ground::namespace(&self.client, name, &mut |line| progress(line, false)).await?;
         }
         if tree.releases.iter().any(|release| release.name == TRAEFIK) {
-            ground::namespace(&self.client, TRAEFIK).await?;
+            ground::namespace(&self.client, TRAEFIK, &mut |line| progress(line, false)).await?;
         }
         ground::gate(&self.client).await?;
         if let Some(address) = provision::host(&self.dirs, &self.config).await? {

@@ -134,6 +134,7 @@ fn as_the_readme_says(shop: &mut Shop) {
     let lines: Vec<_> =
         readme::steps().into_iter().filter_map(|step| if let Step::Cluster(line) = step { Some(line) } else { None }).collect();
     assert!(!lines.is_empty(), "the README has nothing to run in a cluster");
+    shop.cluster.service("weather", &shop.service.url);
     for line in lines {
         let begin = std::time::Instant::now();
         shop.stack.shell(&line);
