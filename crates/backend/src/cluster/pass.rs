@@ -197,7 +197,8 @@ impl Cluster {
     /// that is looked at.
     async fn installed(&self, tree: &Tree, only: Option<&str>) -> Result<Installed, ClusterError> {
         let mut namespaces: BTreeSet<&str> = tree.releases.iter().map(|release| release.namespace.as_str()).collect();
-        namespaces.insert(OFFERS_NAMESPACE);
+        // Both may hold what nothing on disk wants any more.
+        namespaces.extend([OFFERS_NAMESPACE, TRAEFIK]);
         let mut found = BTreeMap::new();
         let reads = namespaces.into_iter().map(|namespace| async move { Ok((namespace, releases(&self.client, namespace, only).await?)) });
         for (namespace, releases) in futures_util::future::try_join_all(reads).await? {
@@ -245,6 +246,7 @@ impl Cluster {
             change: ReleaseChange::Remove,
             why: "its slice is gone".to_owned(),
         }));
+        plans.extend(needless_traefik(tree, installed));
         Ok((plans, unchanged))
     }
 
@@ -416,6 +418,19 @@ fn orphans(walk: &Walk, installed: &Installed) -> Vec<String> {
         namespace == OFFERS_NAMESPACE && [OfferKind::Http, OfferKind::Inference].iter().any(|kind| chart == Some(kind.folder()))
     });
     offers.map(|((_, name), _)| name.clone()).filter(|name| !known.contains(name.as_str())).collect()
+}
+
+/// Our own Traefik, once `stack.yaml` names somebody else's Gateway.
+fn needless_traefik(tree: &Tree, installed: &Installed) -> Option<ReleasePlan> {
+    let wants = |name: &str| tree.releases.iter().any(|desired| desired.name == name && desired.namespace != OFFERS_NAMESPACE);
+    let found = installed.releases.get(&(TRAEFIK.to_owned(), TRAEFIK.to_owned()))?;
+    // A tree without our system is one offer, or an infrastructure that somebody keeps by hand.
+    (wants(SYSTEM) && !wants(TRAEFIK) && our_name(&found.chart) == Some(TRAEFIK)).then(|| ReleasePlan {
+        name: TRAEFIK.to_owned(),
+        namespace: TRAEFIK.to_owned(),
+        change: ReleaseChange::Remove,
+        why: "`ingress` names another Gateway".to_owned(),
+    })
 }
 
 /// What is to be done to one release, and why; `None` when it is right.

@@ -1,6 +1,8 @@
 //! The whole product in a real cluster: helm, helmfile, our image, Traefik, a chain, and buyers that we did
 //! not write.
 
+mod ingress;
 mod moved;
+mod plain;
 mod sell;
 mod shop;

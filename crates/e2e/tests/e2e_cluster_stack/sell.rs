@@ -14,7 +14,10 @@ use obol_e2e::{
 };
 use serde_json::Value;
 
-use crate::shop::{PRICE, Shop};
+use crate::{
+    ingress, plain,
+    shop::{PRICE, Shop},
+};
 
 /// Offers of the crowd.
 const CROWD: usize = 200;
@@ -38,6 +41,8 @@ async fn e2e_cluster_leaves_others_alone_and_takes_a_crowd() {
     shop.init();
     shop.stack.ok(&["stack", "up"]);
     shop.sell("weather");
+    plain::tools(&mut shop).await;
+    ingress::of_their_own(&mut shop).await;
     broken_and_foreign(&mut shop).await;
     crowd(&mut shop).await;
     shop.close("cluster-crowd.txt");
@@ -169,11 +174,18 @@ spec:
     spec: { containers: [{ name: pause, image: 'obol.test/pause:1' }] }
 ";
 
-/// What others have put into the cluster, without what its own controllers write.
-fn foreign(shop: &Shop) -> Vec<(Value, Value, Value)> {
+/// What others have put into the cluster, without what its own controllers write: statuses.
+fn foreign(shop: &Shop) -> Vec<Value> {
     let objects = [("so/theirs", "others"), ("deployment/traefik", "others"), ("configmap/theirs", "obol-offers")];
-    let found = objects.map(|(name, namespace)| shop.cluster.object(name, namespace).unwrap_or_else(|| panic!("{name} is gone")));
-    found.into_iter().map(|object| (object["metadata"]["uid"].clone(), object["spec"].clone(), object["data"].clone())).collect()
+    let found = objects.iter().chain(&ingress::THEIRS);
+    let found = found.map(|(name, namespace)| shop.cluster.object(name, namespace).unwrap_or_else(|| panic!("{name} is gone")));
+    let kept = found.map(|mut object| {
+        let mut meta = object["metadata"].take();
+        let fields = meta.as_object_mut().expect("metadata");
+        ["resourceVersion", "managedFields"].iter().for_each(|field| drop(fields.remove(*field)));
+        serde_json::json!([meta, object["spec"], object["data"], object["rules"]])
+    });
+    kept.collect()
 }
 
 async fn broken_and_foreign(shop: &mut Shop) {
@@ -204,11 +216,19 @@ async fn broken_and_foreign(shop: &mut Shop) {
     assert_eq!(foreign(shop), before, "down leaves others alone");
     shop.stack.ok(&["stack", "purge", "--yes"]);
     assert_eq!(foreign(shop), before, "purge leaves others alone");
+    for (kept, namespace) in
+        [("persistentvolumeclaim/journal-x402-gateway-0", "x402"), ("secret/obol-gate", "x402"), ("secret/obol-gate", "obol-offers")]
+    {
+        let found = shop.cluster.object(kept, namespace).unwrap_or_else(|| panic!("{kept} is gone, which nobody has asked for"));
+        assert!(found["metadata"]["deletionTimestamp"].is_null(), "{kept} is going, which nobody has asked for");
+    }
     shop.stack.ok(&["stack", "purge", "--yes", "--with-data"]);
     shop.cluster.kubectl(&["wait", "--for=delete", "namespace/traefik", "--timeout=60s"]);
     assert_eq!(foreign(shop), before, "purge with data leaves others alone");
     let going = |name: &str| shop.cluster.object(name, "x402").is_none_or(|found| found["metadata"]["deletionTimestamp"].is_string());
     assert!(going("persistentvolumeclaim/journal-x402-gateway-0"), "the journal is purged");
+    assert!(going("secret/obol-gate"), "keys are purged");
+    assert!(shop.stack.slice("second").join("values-offer.yaml").is_file(), "offers on disk are nobody's to purge");
     assert!(!going("namespace/obol-offers"), "others keep something in the offers' namespace");
     assert!(!going("crd/serviceoffers.obol.org"), "others use the kind");
     shop.cluster.kubectl(&["delete", "namespace", "others"]);

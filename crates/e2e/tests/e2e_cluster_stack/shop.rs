@@ -34,6 +34,8 @@ pub struct Shop {
     /// URL of the facilitator, for Pods.
     pub facilitator: String,
     pub service: Forward,
+    /// Service, with its namespace, through which buyers come.
+    pub entrance: (&'static str, &'static str),
     report: String,
     _parts: (Facilitator, Forward, Upstream),
 }
@@ -60,6 +62,7 @@ impl Shop {
             payee: forge::fresh_address(),
             facilitator: name,
             service: forwards.1,
+            entrance: ("service/traefik", "traefik"),
             report,
             _parts: (facilitator, forwards.0, upstream),
         }
@@ -98,7 +101,7 @@ impl Shop {
 
     /// Where buyers come: Traefik, by the address of its Service.
     pub fn url(&self, path: &str) -> String {
-        let service = self.cluster.object("service/traefik", "traefik").expect("Traefik has a Service");
+        let service = self.cluster.object(self.entrance.0, self.entrance.1).expect("Traefik has a Service");
         format!("http://{}{path}", service["spec"]["clusterIP"].as_str().expect("an address"))
     }
 
@@ -132,7 +135,7 @@ impl Shop {
 
     /// The answer to one who does not pay, through Traefik.
     async fn challenge(&self, path: &str) -> Result<(), String> {
-        let service = self.cluster.object("service/traefik", "traefik").ok_or("no Traefik")?;
+        let service = self.cluster.object(self.entrance.0, self.entrance.1).ok_or("no Traefik")?;
         let url = format!("http://{}{path}", service["spec"]["clusterIP"].as_str().unwrap_or_default());
         match http().get(url).timeout(Duration::from_secs(5)).send().await {
             Ok(answer) if answer.status() == 402 => Ok(()),
