@@ -13,6 +13,8 @@ state = "$RUN/state"
   disable_apparmor = true
   # Nobody here may lower an OOM score.
   restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = "$RUN/registries"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "$DEB/usr/lib/cni"
     conf_dir = "$RUN/cni"

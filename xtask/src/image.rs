@@ -57,6 +57,10 @@ enum Engine {
     K3d,
 }
 
+/// Largest image as a registry keeps it, in bytes: of a build for it, and of the release binary that tests run,
+/// which is not optimised across crates.
+const MOST_BYTES: [u64; 2] = [15_000_000, 20_000_000];
+
 /// What the charts run.
 pub fn default_name() -> String {
     format!("ghcr.io/obolnetwork/obol:v{}", env!("CARGO_PKG_VERSION"))
@@ -82,6 +86,9 @@ pub fn image(args: &ImageArgs) -> Result {
         println!("the same bytes twice");
     }
     let tar = write(&layout, &folder)?;
+    if args.binary.is_none() {
+        at_most(&tar, MOST_BYTES[0])?;
+    }
     let sbom = folder.join("obol.cdx.json");
     fs_err::write(&sbom, format!("{:#}\n", sbom::sbom(&places, &name)?))?;
     println!("{name}\n{}\n{} (binary {} MB)", layout.digest, tar.display(), megabytes(&binary)?);
@@ -98,7 +105,15 @@ pub fn image(args: &ImageArgs) -> Result {
 /// Makes the image of a static binary that is there; returns the tar's path.
 pub fn pack(places: &Places, binary: &Path, folder: &Path) -> Result<PathBuf> {
     is_static(binary)?;
-    write(&describe(places, default_name(), binary)?.layout()?, folder)
+    let tar = write(&describe(places, default_name(), binary)?.layout()?, folder)?;
+    at_most(&tar, MOST_BYTES[1])?;
+    Ok(tar)
+}
+
+fn at_most(tar: &Path, most: u64) -> Result {
+    let bytes = fs_err::metadata(tar)?.len();
+    let grown = || Error::Check(format!("{} has {bytes} bytes, and {most} is the most that we let it grow to", tar.display()));
+    if bytes <= most { Ok(()) } else { Err(grown()) }
 }
 
 /// Writes the layout as a folder and as a tar; returns the tar's path.

@@ -49,6 +49,7 @@ const STEPS: &[(Part, &str, Work)] = &[
     (Part::Cluster, "provision: helm", parts::helm),
     (Part::Cluster, "provision: helmfile", parts::helmfile),
     (Part::Cluster, "provision: Traefik", parts::traefik),
+    (Part::Cluster, "provision: registry", parts::registry),
     (Part::Cluster, "provision: npm", provision::node),
     (Part::Cluster, "provision: PyPI x402 2.x", |p| provision::python(p, "x402")),
     (Part::Cluster, "provision: llama.cpp's server", provision::llama),

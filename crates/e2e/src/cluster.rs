@@ -215,6 +215,24 @@ impl Cluster {
         self.script("control.sh", &["load", &tar.display().to_string()]);
     }
 
+    /// Lets the node pull images from a registry that speaks plain HTTP, `address:port` as Pods see it.
+    ///
+    /// # Panics
+    /// When its folder cannot be written.
+    pub fn trust_registry(&self, address: &str) {
+        let folder = part(&format!("cluster/run/{}", *NUMBER)).join("registries").join(address);
+        fs_err::create_dir_all(&folder).expect("a folder of the cluster");
+        let text = format!("server = \"http://{address}\"\n[host.\"http://{address}\"]\n  capabilities = [\"pull\", \"resolve\"]\n");
+        fs_err::write(folder.join("hosts.toml"), text).expect("a file of the cluster");
+    }
+
+    /// Lets a program find `ctr` and the node's containerd, as on a machine that runs one.
+    pub fn with_containerd(&self, command: &mut Command) {
+        let path = std::env::var("PATH").unwrap_or_default();
+        let socket = part(&format!("cluster/run/{}/containerd.sock", *NUMBER));
+        command.env("CONTAINERD_ADDRESS", socket).env("PATH", format!("{}:{path}", part("cluster/debian/usr/bin").display()));
+    }
+
     /// Process id of a component on this machine; nothing while it is down.
     pub fn pid(&self, component: Component) -> Option<u32> {
         self.script("control.sh", &["pid", &component.to_string()]).trim().parse().ok()

@@ -51,6 +51,8 @@ const TRAEFIK: Program = Program {
 const COREDNS: Program = Program { module: "coredns", name: "coredns", package: ".", version: (&[], "github.com/coredns/coredns") };
 const NETPOL: Program =
     Program { module: "netpol", name: "kube-network-policies", package: "sigs.k8s.io/kube-network-policies/cmd", version: (&[], "") };
+const REGISTRY: Program =
+    Program { module: "registry", name: "registry", package: "github.com/google/go-containerregistry/cmd/registry", version: (&[], "") };
 const PROBE: Program = Program { module: "probe", name: "probe", package: ".", version: (&[], "") };
 
 /// The names that the Kubernetes program answers to.
@@ -71,6 +73,11 @@ pub fn helm(places: &Places) -> Result {
 /// helmfile, as people have it.
 pub fn helmfile(places: &Places) -> Result {
     build(places, &HELMFILE)
+}
+
+/// A registry of images, for as long as it runs.
+pub fn registry(places: &Places) -> Result {
+    build(places, &REGISTRY)
 }
 
 /// CoreDNS, the enforcer of NetworkPolicies and the Pods' test program, with their images and the one

@@ -1,0 +1,8 @@
+// A registry, which the test cluster's containerd pulls our image from.
+module obol.test/cluster/registry
+
+go 1.26.0
+
+tool github.com/google/go-containerregistry/cmd/registry
+
+require github.com/google/go-containerregistry v0.22.1 // indirect
