@@ -3,6 +3,7 @@
 
 mod image;
 mod ingress;
+mod local;
 mod moved;
 mod plain;
 mod sell;

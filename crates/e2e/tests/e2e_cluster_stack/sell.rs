@@ -15,7 +15,7 @@ use obol_e2e::{
 use serde_json::Value;
 
 use crate::{
-    ingress, plain,
+    ingress, local, plain,
     shop::{PRICE, Shop},
 };
 
@@ -43,6 +43,7 @@ async fn e2e_cluster_leaves_others_alone_and_takes_a_crowd() {
     shop.sell("weather");
     plain::tools(&mut shop).await;
     ingress::of_their_own(&mut shop).await;
+    local::machine(&mut shop).await;
     broken_and_foreign(&mut shop).await;
     crowd(&mut shop).await;
     shop.close("cluster-crowd.txt");
