@@ -16,6 +16,7 @@ pub mod payment;
 pub mod price;
 pub mod receipt;
 pub mod rpc;
+pub mod signature;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use obol_offer::{Asset, B256, Network, Scheme, Terms, TransferMethod};
@@ -24,7 +25,7 @@ use secp256k1::SecretKey;
 use serde_json::json;
 
 /// Every target by its name, which is also its folder in `corpus/`.
-pub const TARGETS: [(&str, fn(&[u8])); 12] = [
+pub const TARGETS: [(&str, fn(&[u8])); 13] = [
     ("challenge", challenge::target),
     ("facilitator", facilitator::target),
     ("framing", framing::target),
@@ -37,6 +38,7 @@ pub const TARGETS: [(&str, fn(&[u8])); 12] = [
     ("price", price::target),
     ("receipt", receipt::target),
     ("rpc", rpc::target),
+    ("signature", signature::target),
 ];
 
 /// When everything happens (Unix seconds).

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Every target, as in `fuzz/src/lib.rs`.
-const TARGETS: [&str; 12] = [
+const TARGETS: [&str; 13] = [
     "challenge",
     "facilitator",
     "framing",
@@ -23,6 +23,7 @@ const TARGETS: [&str; 12] = [
     "price",
     "receipt",
     "rpc",
+    "signature",
 ];
 
 /// As `cargo fuzz` gives them, without a sanitizer: there is no unsafe code to watch.

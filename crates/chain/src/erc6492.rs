@@ -15,7 +15,7 @@ use obol_offer::Address;
 pub(crate) const MULTICALL3: Address = address!("cA11bde05977b3631167028862bE2a173976CA11");
 
 /// How such a signature ends.
-const MAGIC: [u8; 32] = alloy_primitives::hex!("6492649264926492649264926492649264926492649264926492649264926492");
+pub(crate) const MAGIC: [u8; 32] = alloy_primitives::hex!("6492649264926492649264926492649264926492649264926492649264926492");
 
 sol! {
     interface Multicall3 {
