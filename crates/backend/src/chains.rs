@@ -12,12 +12,16 @@ use crate::NodeError;
 
 /// Largest file that holds a URL.
 const MAX_URL_FILE: usize = 4096;
+/// Longest secret.
+const MAX_SECRET: usize = 16 * 1024;
 
 /// What the cashier gets.
 #[derive(Default)]
 pub(crate) struct Chains {
     pub views: ChainViews,
     pub facilitators: Vec<(&'static str, Arc<dyn Facilitator>)>,
+    /// Facilitators of one's own in other processes.
+    pub own: Vec<(&'static str, Url)>,
     /// Networks on which facilitators are not simply believed.
     pub verified: Vec<&'static str>,
 }
@@ -37,6 +41,7 @@ impl Chains {
                 tracing::info!(network = network.name, account = %facilitator.address(), "payments are settled by this node; the account pays for gas");
                 chains.facilitators.push((network.name, Arc::new(facilitator)));
             }
+            chains.own.extend(settings.facilitator.as_deref().and_then(|url| Some((network.name, url.parse().ok()?))));
             chains.verified.extend(settings.verify_transfers.then_some(network.name));
             let view: Arc<dyn ChainView> = chain;
             chains.views.push((network.name, view));
@@ -71,15 +76,23 @@ pub(crate) fn credentials(stack: &StackConfig) -> Result<Vec<(Url, Secret)>, Nod
     let read = |settings: &FacilitatorSettings| {
         let broken = |cause: String| NodeError::Credential { facilitator: settings.url.clone(), cause };
         let url = settings.url.parse().map_err(|_| broken("it is no URL".to_owned()))?;
-        let text = match settings.secret() {
-            Some(SecretRef::File(file)) => fs_err::read_to_string(file).map_err(|error| broken(error.to_string()))?,
-            Some(SecretRef::Env(name)) => std::env::var(name).map_err(|_| broken(format!("the variable {name} is not set")))?,
-            None => return Err(broken("its credential is not named".to_owned())),
-        };
-        let plain = !text.trim().is_empty() && text.len() <= MAX_URL_FILE && text.trim().bytes().all(|b| (b' '..=b'~').contains(&b));
-        if plain { Ok((url, Secret::token(&text))) } else { Err(broken("its credential is not one line of printable text".to_owned())) }
+        let secret = settings.secret().ok_or_else(|| broken("its credential is not named".to_owned()))?;
+        Ok((url, Secret::token(&secret_line(secret).map_err(broken)?)))
     };
     stack.facilitators.iter().map(read).collect()
+}
+
+/// One line of printable text, without the white space round it. No error repeats it.
+pub(crate) fn secret_line(at: SecretRef<'_>) -> Result<String, String> {
+    let (text, place) = match at {
+        SecretRef::File(file) => (fs_err::read_to_string(file).map_err(|error| error.to_string())?, file.display().to_string()),
+        SecretRef::Env(name) => {
+            (std::env::var(name).map_err(|_| format!("the variable {name} is not set"))?, format!("the variable {name}"))
+        }
+    };
+    let line = text.trim();
+    let plain = !line.is_empty() && line.len() <= MAX_SECRET && line.bytes().all(|b| (b' '..=b'~').contains(&b));
+    if plain { Ok(line.to_owned()) } else { Err(format!("{place} holds no single line of printable text")) }
 }
 
 fn open_chain(network: &'static Network, settings: &NetworkSettings) -> Result<Chain, String> {
@@ -106,8 +119,7 @@ mod tests {
         let settings = NetworkSettings {
             rpc: vec![rpc.to_owned()],
             facilitator_key: key.map(|key| format!("ref+file://{}", key.display())),
-            confirmations: None,
-            verify_transfers: false,
+            ..NetworkSettings::default()
         };
         StackConfig { networks: [("base-sepolia".to_owned(), settings)].into(), ..StackConfig::default() }
     }

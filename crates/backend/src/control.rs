@@ -12,6 +12,7 @@ pub use obol_settle::{PaymentPage, PaymentQuery, PaymentRecord, PaymentState, Re
 use obol_stackdir::Diagnostic;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use payments::attend;
 pub(crate) use server::Control;
 
 /// File name of the socket in the state directory.

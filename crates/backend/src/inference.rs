@@ -3,21 +3,17 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
-    path::Path,
     sync::Arc,
 };
 
 use obol_gateway::{Inference, InferencePlace};
 use obol_inference::{Directory, Model, ModelConfig, Secret, probe, serve};
 use obol_offer::{ModelState, Offer};
-use obol_stackdir::referred;
+use obol_stackdir::{Credentials, SecretRef};
 use tokio::{net::TcpListener, runtime::Handle};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use crate::NodeError;
-
-/// Largest file that holds a key.
-const MAX_KEY_FILE: u64 = 16 * 1024;
+use crate::{NodeError, chains::secret_line};
 
 /// The models on sale. Kept equal to the offers by the keeper.
 pub(crate) struct Models {
@@ -27,6 +23,8 @@ pub(crate) struct Models {
     /// Why an offer's model cannot be served.
     broken: BTreeMap<String, ModelState>,
     runtime: Handle,
+    /// Where the keys are that offers name.
+    credentials: Credentials,
 }
 
 /// The listener of the models, and the secret that opens it.
@@ -58,8 +56,8 @@ impl Door {
 
 impl Models {
     /// No models yet; those to come are looked at on `runtime`.
-    pub(crate) fn new(runtime: Handle) -> Self {
-        Self { directory: Directory::default(), running: BTreeMap::new(), broken: BTreeMap::new(), runtime }
+    pub(crate) fn new(runtime: Handle, credentials: Credentials) -> Self {
+        Self { directory: Directory::default(), running: BTreeMap::new(), broken: BTreeMap::new(), runtime, credentials }
     }
 
     pub(crate) fn directory(&self) -> Directory {
@@ -72,7 +70,7 @@ impl Models {
         self.broken.clear();
         for offer in offers {
             let name = offer.name.to_string();
-            match configure(offer) {
+            match configure(offer, &self.credentials) {
                 Ok(Some(config)) => {
                     let same = before.remove(&name).filter(|(model, _)| model.config == config);
                     match same.map_or_else(|| self.start(config), Ok) {
@@ -100,27 +98,17 @@ impl Models {
     }
 }
 
-fn configure(offer: &Offer) -> Result<Option<ModelConfig>, String> {
-    let credential = offer.model.as_ref().and_then(|model| model.credential.as_deref()).map(key).transpose()?;
-    Ok(ModelConfig::of(offer, credential))
+fn configure(offer: &Offer, credentials: &Credentials) -> Result<Option<ModelConfig>, String> {
+    let credential = offer.model.as_ref().and_then(|model| model.credential.as_deref());
+    let key = credential.map(|name| secret_line(key(name, credentials)).map_err(|cause| format!("spec.model.credential: {cause}")));
+    Ok(ModelConfig::of(offer, key.transpose()?.map(|key| Secret::new(&key))))
 }
 
-/// The key that `reference` names: a file, or a variable of the environment. No error repeats it.
-fn key(reference: &str) -> Result<Secret, String> {
-    let key = match referred(reference) {
-        Some(file) => read(file)?,
-        None => std::env::var(reference).map_err(|_| format!("spec.model.credential: the node's environment has no {reference}"))?,
-    };
-    let key = Secret::new(&key);
-    if key.is_empty() { Err("spec.model.credential: the key is empty".to_owned()) } else { Ok(key) }
-}
-
-fn read(file: &Path) -> Result<String, String> {
-    let length = fs_err::metadata(file).map_err(|error| error.to_string())?.len();
-    if length > MAX_KEY_FILE {
-        return Err(format!("{}: too long for a key", file.display()));
-    }
-    fs_err::read_to_string(file).map_err(|error| error.to_string())
+/// Where the key of an offer is: the offer names its file, or `stack.yaml` says so, or it is a variable of
+/// the environment.
+pub(crate) fn key<'a>(name: &'a str, credentials: &'a Credentials) -> SecretRef<'a> {
+    let written = credentials.get(name).map_or(name, String::as_str);
+    SecretRef::parse(written).unwrap_or(SecretRef::Env(name))
 }
 
 #[cfg(test)]
@@ -132,11 +120,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("key");
         let reference = format!("ref+file://{}", file.display());
-        assert!(key(&reference).unwrap_err().contains("key"));
+        let known = Credentials::from([("OPENAI_KEY".to_owned(), reference.clone())]);
+        let read = |name: &str| secret_line(key(name, &known));
+        assert!(read(&reference).unwrap_err().contains("key"));
         std::fs::write(&file, "hunter2\n").unwrap();
-        assert!(key(&reference).unwrap().is(b"hunter2"));
+        assert_eq!((read(&reference), read("OPENAI_KEY")), (Ok("hunter2".to_owned()), Ok("hunter2".to_owned())));
         std::fs::write(&file, "\n").unwrap();
-        assert!(key(&reference).is_err());
-        assert!(key("OBOL_NO_SUCH_KEY").unwrap_err().contains("OBOL_NO_SUCH_KEY"));
+        assert!(read(&reference).is_err());
+        std::fs::write(&file, "hunter2\nhunter3\n").unwrap();
+        assert!(!read("OPENAI_KEY").unwrap_err().contains("hunter"));
+        assert!(read("OBOL_NO_SUCH_KEY").unwrap_err().contains("OBOL_NO_SUCH_KEY"));
     }
 }

@@ -1,7 +1,7 @@
 //! Where the journal is, as the environment or `stack.yaml` says.
 
 use obol_settle::{Secret, SharedJournal};
-use obol_stackdir::{JournalSettings, Reference};
+use obol_stackdir::{JournalSettings, SecretRef};
 
 use crate::NodeError;
 
@@ -23,11 +23,11 @@ fn find(settings: &JournalSettings, variable: impl Fn(&str) -> Option<String>) -
     let url = match (variable(JOURNAL_URL).filter(|url| !url.is_empty()), settings.database()) {
         (Some(url), _) => url,
         (None, None) => return Ok(None),
-        (None, Some(Reference::Variable(name))) => match variable(name) {
+        (None, Some(SecretRef::Env(name))) => match variable(name) {
             Some(url) => url,
             None => return broken(format!("the variable {name}, which `journal` in stack.yaml names, is not set")),
         },
-        (None, Some(Reference::File(path))) => match fs_err::read_to_string(path) {
+        (None, Some(SecretRef::File(path))) => match fs_err::read_to_string(path) {
             Ok(text) if text.len() <= MAX_URL_FILE => text,
             Ok(_) => return broken(format!("{} holds more than a URL", path.display())),
             Err(error) => return broken(error.to_string()),

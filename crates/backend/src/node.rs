@@ -90,7 +90,7 @@ impl Node {
         let known = cashier.clone();
         let keeper = Keeper::new(StackDir::at(&config.dirs.config), site, addresses.public, table.clone(), prober.clone())
             .announcing(move |offer| known.watch_offer(offer));
-        let models = Models::new(tokio::runtime::Handle::current());
+        let models = Models::new(tokio::runtime::Handle::current(), stack.credentials.clone());
         let directory = models.directory();
         let keeper = keeper.serving(models);
         let (events, inbox) = std::sync::mpsc::channel();
@@ -213,6 +213,7 @@ fn cashier_config(config: &NodeConfig, stack: &StackConfig, play: &Arc<PlayMoney
     CashierConfig {
         default_facilitators: stack.defaults.facilitators().into_iter().filter_map(|url| url.parse().ok()).collect(),
         local: chains.facilitators,
+        own: chains.own,
         chains: chains.views,
         verify_transfers: chains.verified,
         ..bounded(CashierConfig::new(config.dirs.data.join("journal.redb")), &stack.limits)

@@ -10,7 +10,7 @@ use std::{
 use arc_swap::ArcSwap;
 use kube::{Api, Client, runtime::watcher};
 use obol_controller::{Home, Loaded, Mirror, Reader, Report, ServiceOffer};
-use obol_gateway::{Gateway, GatewayConfig, Inference, InferencePlace, TableHandle};
+use obol_gateway::{Desk, Gateway, GatewayConfig, Inference, InferencePlace, TableHandle};
 use obol_reconcile::{Site, State, reconcile};
 use obol_settle::{Cashier, CashierConfig};
 use obol_stackdir::StackConfig;
@@ -20,7 +20,8 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     Addresses, NodeError,
-    chains::Chains,
+    chains::{self, Chains},
+    control,
     journal::shared_journal,
     node::{bind, bounded, gateway_config},
 };
@@ -68,10 +69,12 @@ impl GatewayPod {
         let admin = bind(config.admin, "choose another with --admin").await?;
         let local = |listener: &TcpListener| listener.local_addr().map_err(NodeError::Gateway);
         let addresses = Addresses { public: local(&public)?, admin: local(&admin)? };
-        let chains = Chains::open(&config.stack)?;
+        let (chains, credentials) = (Chains::open(&config.stack)?, chains::credentials(&config.stack)?);
         let cashier = Cashier::open(CashierConfig {
             default_facilitators: config.stack.defaults.facilitators().into_iter().filter_map(|url| url.parse().ok()).collect(),
             local: chains.facilitators,
+            own: chains.own,
+            credentials,
             chains: chains.views,
             verify_transfers: chains.verified,
             shared: shared_journal(&config.stack.journal)?,
@@ -107,7 +110,9 @@ impl GatewayPod {
         let told = Arc::new(move || serde_json::to_string(report.load().as_ref()).unwrap_or_default());
         let inference = config.gate_secret.map(|secret| Inference { place: InferencePlace::Services, secret });
         let gateway = GatewayConfig { inference, verify: config.verify, ..gateway_config(&config.stack) };
-        let gateway = Gateway::new(gateway, table, cashier.clone()).reporting(told);
+        let books = cashier.clone();
+        let desk: Desk = Arc::new(move |request| Box::pin(control::attend(books.clone(), request)));
+        let gateway = Gateway::new(gateway, table, cashier.clone()).reporting(told).attended(desk);
         let ended = gateway.run(public, admin, shutdown).await;
         cashier.drain().await;
         ended.map_err(NodeError::Gateway)

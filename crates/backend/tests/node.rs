@@ -127,7 +127,7 @@ async fn files_in_answers_out() {
     assert_eq!((status.listen.parse().ok(), status.admin.parse().ok()), (Some(node.at.public), Some(node.at.admin)));
     node.stop().await;
     assert!(matches!(client.status().await, Err(ControlError::NotRunning(_))));
-    assert!(!client.socket().exists());
+    assert!(!client.socket().unwrap().exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -281,7 +281,7 @@ async fn the_control_socket_refuses_nonsense_with_a_code() {
     let node = Running::start(&dirs).await;
     let client = Client::connect(&dirs).await.unwrap();
     let ask = async |request: String| {
-        let mut stream = tokio::net::UnixStream::connect(client.socket()).await.unwrap();
+        let mut stream = tokio::net::UnixStream::connect(client.socket().unwrap()).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();

@@ -209,3 +209,7 @@ pub(crate) fn status_patch(id: &Id, write: &StatusWrite) -> Value {
         "status": write.status,
     })
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

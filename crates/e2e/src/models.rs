@@ -33,11 +33,23 @@ impl ModelServer {
     /// # Panics
     /// When it does not start.
     pub async fn llama() -> Self {
+        Self::llama_with(&[]).await
+    }
+
+    /// The same, for those who show a key.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn llama_with_key(key: &str) -> Self {
+        Self::llama_with(&["--api-key", key]).await
+    }
+
+    async fn llama_with(more: &[&str]) -> Self {
         let at = free_address();
         let mut command = Command::new(part("llama/llama-server"));
         command.arg("-m").arg(part("llama/tiny.gguf")).args(["--alias", MODEL, "--host", "127.0.0.1", "--port", &at.port().to_string()]);
         // Four at once, with 512 tokens each; one thread, for two cores have more to do.
-        command.args(["-np", "4", "-c", "2048", "-t", "1", "--jinja", "--no-warmup", "--embeddings", "--pooling", "mean"]);
+        command.args(["-np", "4", "-c", "2048", "-t", "1", "--jinja", "--no-warmup", "--embeddings", "--pooling", "mean"]).args(more);
         Self::ready("llama-server", command, at, "/health", None).await
     }
 

@@ -111,6 +111,11 @@ impl Postgres {
         }
     }
 
+    /// Where it listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// URL of the database.
     pub fn url(&self) -> String {
         if self.is_encrypted {

@@ -265,6 +265,7 @@ fn e2e_charts_refuse_what_would_lose_money() {
     let shared = [two[0], two[1], "--set", "gateway.postgres.secretName=journal"];
     let manifest = helm(&charts.join("obol"), "obol", "x402", &shared).unwrap();
     assert!(manifest.contains("kind: PodDisruptionBudget") && !manifest.contains("volumeClaimTemplates"), "{manifest}");
+    assert!(!manifest.contains("kind: StatefulSet"), "gateways that share a database are all alike");
     let wrong = ["--set", "name=weather", "--set", "spec.type=http", "--set", "spec.upstreem.url=http://x"];
     let error = helm(&charts.join("sell-http"), "weather", "obol-offers", &wrong).expect_err("a field that does not exist");
     assert!(error.contains("upstreem"), "{error}");
@@ -277,7 +278,7 @@ fn e2e_charts_make_restricted_pods() {
     let offer =
         ["--set", "name=llama", "--set", "spec.type=inference", "--set", "spec.upstream.url=http://x", "--set", "spec.model.name=m"];
     let rendered = [
-        helm(&charts.join("obol"), "obol", "x402", &[]).unwrap(),
+        helm(&charts.join("obol"), "obol", "x402", &OWN_FACILITATOR).unwrap(),
         helm(&charts.join("traefik"), "traefik", "traefik", &[]).unwrap(),
         helm(&charts.join("sell-inference"), "llama", "obol-offers", &offer).unwrap(),
     ];
@@ -301,5 +302,57 @@ fn e2e_charts_make_restricted_pods() {
         }
         pods += 1;
     }
-    assert_eq!(pods, 4, "gateway, controller, Traefik and one inference gateway");
+    assert_eq!(pods, 5, "gateway, controller, facilitator, Traefik and one inference gateway");
+}
+
+/// Values of chart `obol` with which it has a facilitator.
+const OWN_FACILITATOR: [&str; 4] =
+    ["--set-json", r#"stack.networks={"base-sepolia":{"rpc":["http://node.test"]}}"#, "--set", "facilitator.networks={base-sepolia}"];
+
+/// There is one facilitator, also during an update; it alone has keys, and gateways alone reach it.
+#[test]
+fn e2e_charts_make_one_facilitator_and_gateways_without_keys() {
+    let chart = repository().join("charts/obol");
+    let all = objects(&helm(&chart, "obol", "x402", &OWN_FACILITATOR).unwrap());
+    let find = |kind: &str, name: &str| all.iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name);
+    let facilitator = &find("Deployment", "facilitator").unwrap()["spec"];
+    assert_eq!((&facilitator["replicas"], &facilitator["strategy"]["type"]), (&json!(1), &json!("Recreate")));
+    let has_key = |pod: &Value| pod["spec"]["template"].to_string().contains("OBOL_FACILITATOR_KEY_BASE_SEPOLIA");
+    assert!(has_key(find("Deployment", "facilitator").unwrap()) && !has_key(find("StatefulSet", "x402-gateway").unwrap()));
+    let policy = &find("NetworkPolicy", "facilitator").unwrap()["spec"]["ingress"];
+    let from = json!([{ "podSelector": { "matchLabels": { "app.kubernetes.io/name": "x402-gateway" } } }]);
+    assert_eq!((&policy[0]["from"], &policy[0]["ports"][0]["port"]), (&from, &json!(8404)));
+    let none = helm(&chart, "obol", "x402", &[]).unwrap();
+    assert!(!none.contains("facilitator"), "without a key there is none");
+    let unknown = ["--set", "facilitator.networks={base}"];
+    let error = helm(&chart, "obol", "x402", &unknown).expect_err("a network that `stack` does not have");
+    assert!(error.contains("says nothing of base"), "{error}");
+}
+
+/// What plain helmfile makes of `stack.yaml` is what the pass hands to helm, and no secret is looked for.
+#[test]
+fn e2e_charts_get_no_secret_from_plain_helmfile() {
+    let (folder, dir) = stack();
+    let secrets = "networks:\n  base-sepolia:\n    rpc: [\"http://node.test\"]\n    facilitatorKey: ref+file:///nowhere/key\n\
+                   journal:\n  postgres: ref+file:///nowhere/url\ncredentials:\n  OPENAI_KEY: ref+file:///nowhere/openai\n\
+                   facilitators:\n  - url: https://x402.example\n    credential: ref+file:///nowhere/token\n";
+    fs_err::write(dir.root().join("stack.yaml"), format!("id: shop\nbackend: kubernetes\ncontext: test\n{secrets}")).unwrap();
+    let mut helmfile = Command::new(part("cluster/bin/helmfile"));
+    helmfile.arg("--file").arg(dir.root().join("infrastructure/helmfile.yaml.gotmpl"));
+    helmfile.arg("--helm-binary").arg(part("cluster/bin/helm")).args(["write-values", "--skip-deps", "--output-file-template"]);
+    helmfile.arg(folder.path().join("{{ .Release.Name }}.yaml"));
+    let output = helmfile.output().expect("helmfile starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let values: Value = serde_saphyr::from_str(&fs_err::read_to_string(folder.path().join("obol.yaml")).unwrap()).unwrap();
+    // `printf https://x402.example | sha256sum`
+    let expected = json!({
+        "stack": {
+            "id": "shop",
+            "networks": { "base-sepolia": { "rpc": ["http://node.test"] } },
+            "facilitators": [{ "url": "https://x402.example", "credential": "env:OBOL_CREDENTIAL_61B2B9AFDE1D47A7" }],
+        },
+        "gateway": { "postgres": { "secretName": "obol-gateway", "key": "OBOL_JOURNAL_URL" } },
+        "facilitator": { "networks": ["base-sepolia"] },
+    });
+    assert_eq!(values, expected);
 }

@@ -24,8 +24,13 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener, stop: Cancel
     let answer = move |request: Request<Incoming>, peer| {
         let shared = shared.clone();
         async move {
-            let asks = shared.config.verify && request.uri().path() == "/verify";
-            if asks { verify::answer(&shared, &request, peer).await } else { answer(&shared, &request) }
+            let path = request.uri().path();
+            match &shared.desk {
+                _ if shared.config.verify && path == "/verify" => verify::answer(&shared, &request, peer).await,
+                Some(desk) if path.starts_with("/v1/") && peer.to_canonical().is_loopback() => desk(request).await,
+                Some(_) if path.starts_with("/v1/") => not_local(),
+                _ => answer(&shared, &request),
+            }
         }
     };
     serve(listener, most, answer, stop).await;
@@ -77,6 +82,13 @@ pub fn reply(status: StatusCode, content_type: &'static str, body: String) -> Re
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+/// Payments are told to nobody who merely reaches the port.
+fn not_local() -> Response<Full<Bytes>> {
+    let body =
+        r#"{"code":"not_local","message":"this is answered to the gateway's own machine; type `obol payments`, or forward the port"}"#;
+    reply(StatusCode::FORBIDDEN, "application/json", body.to_owned())
 }
 
 fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {

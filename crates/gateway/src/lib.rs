@@ -43,6 +43,11 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
 use obol_reconcile::RouteTable;
 use obol_settle::Cashier;
 pub use permit::{Passage, Spent};
@@ -127,20 +132,30 @@ pub struct Gateway {
     table: TableHandle,
     cashier: Cashier,
     report: Option<Report>,
+    desk: Option<Desk>,
 }
 
 /// What is told on `/offers` of the admin listener, as JSON.
 pub type Report = Arc<dyn Fn() -> String + Send + Sync>;
 
+/// Answers what operators ask below `/v1/` of the admin listener.
+pub type Desk = Arc<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<Full<Bytes>>> + Send + Sync>;
+
 impl Gateway {
     /// A gateway that serves `table` and is paid through `cashier`.
     pub fn new(config: GatewayConfig, table: TableHandle, cashier: Cashier) -> Self {
-        Self { config, table, cashier, report: None }
+        Self { config, table, cashier, report: None, desk: None }
     }
 
     /// Has operators told of what is loaded, on `/offers`.
     pub fn reporting(self, report: Report) -> Self {
         Self { report: Some(report), ..self }
+    }
+
+    /// Has operators answered below `/v1/`: those of this machine alone, which in a Pod are those whom the cluster
+    /// lets forward a port.
+    pub fn attended(self, desk: Desk) -> Self {
+        Self { desk: Some(desk), ..self }
     }
 
     /// Serves buyers on `public` and `/healthz`, `/readyz`, `/metrics` on `admin` until `shutdown`,
@@ -168,6 +183,7 @@ impl Gateway {
             table: self.table,
             cashier: self.cashier,
             report: self.report,
+            desk: self.desk,
         });
         // Operators watch the drain, so their listener ends last.
         let operators = CancellationToken::new();

@@ -39,6 +39,7 @@ pub(crate) struct Shared {
     pub table: TableHandle,
     pub cashier: Cashier,
     pub report: Option<crate::Report>,
+    pub desk: Option<crate::Desk>,
     pub proxy: Proxy,
     pub metrics: Metrics,
     pub offers: Offers,

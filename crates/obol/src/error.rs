@@ -123,6 +123,7 @@ impl Error {
         match self {
             Self::Refused(_) | Self::Usage { .. } | Self::Stack(StackError::Invalid { .. } | StackError::NameTaken { .. }) => Exit::Usage,
             Self::NoNode { .. } => Exit::Unreachable,
+            Self::Cluster(ClusterError::NoGateway) => Exit::Unreachable,
             Self::Cluster(error) if error.is_unreachable() => Exit::Unreachable,
             _ => Exit::Failed,
         }
@@ -171,6 +172,9 @@ impl From<ClusterError> for Error {
 impl From<ControlError> for Error {
     fn from(error: ControlError) -> Self {
         match &error {
+            ControlError::Pod { .. } => {
+                Self::failed(error.code(), error.to_string(), "check that your user may `create` `pods/portforward` in namespace x402")
+            }
             ControlError::NotRunning(_) | ControlError::Connect { .. } | ControlError::Broken(_) => Self::NoNode { why: error.to_string() },
             _ => Self::failed(error.code(), error.to_string(), "type `obol stack status`; if versions differ, restart the node"),
         }

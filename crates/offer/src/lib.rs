@@ -32,7 +32,7 @@ pub use path::{CanonicalPath, PathError};
 pub use rate::{Demand, Rate};
 pub use rules::{
     DEFAULT_MAX_PROMPT_BYTES, DEFAULT_MAX_TIMEOUT_SECONDS, DEFAULT_MAX_TOKENS, Offer, PriceTag, RESERVED_PATHS, Route, Terms, Upstream,
-    Violation, find_collisions,
+    Violation, find_collisions, is_facilitator_url,
 };
 pub use spec::{
     AssetSpec, DeliverySpec, Gate, HostUpstream, LimitsSpec, OfferKind, OfferSpec, OnLost, PaymentIdentifier, PaymentSpec, PriceSpec,

@@ -272,8 +272,8 @@ impl Cashier {
     /// only when it must be known who settles `upto`.
     pub fn watch_offer(&self, offer: &Offer) {
         self.watch_facilitators(&offer.facilitators);
-        if offer.facilitators.is_empty() && offer.payments.iter().any(|tag| tag.terms.scheme == Scheme::Upto) {
-            self.core.pool.know_defaults();
+        if offer.payments.iter().any(|tag| tag.terms.scheme == Scheme::Upto) {
+            self.core.pool.know_own(offer.facilitators.is_empty());
         }
     }
 

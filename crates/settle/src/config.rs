@@ -15,6 +15,8 @@ pub struct CashierConfig {
     pub default_facilitators: Vec<url::Url>,
     /// Facilitators inside this process, by network name; they go before any URL.
     pub local: Vec<(&'static str, Arc<dyn Facilitator>)>,
+    /// Facilitators of one's own in other processes, by network name; they go next.
+    pub own: Vec<(&'static str, url::Url)>,
     /// Chains that can be read, by network name: asked before the facilitator when an outcome is
     /// unknown.
     pub chains: ChainViews,
@@ -49,6 +51,7 @@ impl CashierConfig {
             shared: None,
             default_facilitators: Vec::new(),
             local: Vec::new(),
+            own: Vec::new(),
             chains: Vec::new(),
             verify_transfers: Vec::new(),
             verify_timeout: Duration::from_secs(5),

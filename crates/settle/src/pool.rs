@@ -112,6 +112,7 @@ impl Drop for Pass<'_> {
 /// All facilitators.
 pub(crate) struct Pool {
     local: Vec<(&'static str, Arc<Member>)>,
+    own: Vec<(&'static str, Url)>,
     defaults: Vec<Url>,
     credentials: Vec<(String, Secret)>,
     remote: RwLock<HashMap<String, Arc<Member>>>,
@@ -126,6 +127,7 @@ impl Pool {
         // money, or names its own facilitators, tells them nothing.
         Self {
             local: config.local.into_iter().map(|(network, facilitator)| (network, Member::new(facilitator))).collect(),
+            own: config.own,
             defaults: config.default_facilitators,
             credentials: config.credentials.iter().map(|(url, secret)| (id_of(url), secret.clone())).collect(),
             remote: RwLock::default(),
@@ -172,6 +174,7 @@ impl Pool {
         let network = payment.terms.network;
         let mut list: Vec<_> = self.local.iter().filter(|(name, _)| *name == network.name).map(|(_, member)| Arc::clone(member)).collect();
         if list.is_empty() || !network.is_sandbox() {
+            list.extend(self.own.iter().filter(|(name, _)| *name == network.name).map(|(_, url)| self.remote(url)));
             let urls = if urls.is_empty() { &self.defaults } else { urls };
             list.extend(urls.iter().map(|url| self.remote(url)));
         }
@@ -211,6 +214,12 @@ impl Pool {
             let network = networks().iter().find(|network| network.name == *name);
             network.into_iter().for_each(|network| member.upto(network).into_iter().for_each(|address| local.add(network, address)));
         }
+        for (name, url) in &self.own {
+            let network = networks().iter().find(|network| network.name == *name);
+            network
+                .into_iter()
+                .for_each(|network| self.remote(url).upto(network).into_iter().for_each(|address| local.add(network, address)));
+        }
         let bare = |url: &str| url.trim_end_matches('/').to_owned();
         let known = self.remote.read().unwrap_or_else(PoisonError::into_inner);
         UptoDirectory {
@@ -220,9 +229,11 @@ impl Pool {
         }
     }
 
-    /// Lets the stack's own facilitators be known before a payment needs them.
-    pub fn know_defaults(&self) {
-        self.defaults.iter().for_each(|url| drop(self.remote(url)));
+    /// Lets the stack's own facilitators be known before a payment needs them; with `defaults`, those of offers
+    /// that name none, too.
+    pub fn know_own(&self, defaults: bool) {
+        let defaults = self.defaults.iter().filter(|_| defaults);
+        self.own.iter().map(|(_, url)| url).chain(defaults).for_each(|url| drop(self.remote(url)));
     }
 
     /// Moves when [`upto`](Self::upto) may have changed.

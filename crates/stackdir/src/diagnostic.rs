@@ -42,7 +42,8 @@ impl Diagnostic {
         Finding::new(Place::default(), code, message, fix).in_file(&file.into())
     }
 
-    pub(crate) fn warning(self) -> Self {
+    /// The same, for what does not stop anything.
+    pub fn warning(self) -> Self {
         Self { severity: Severity::Warning, ..self }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    Change, Diagnostic, StackConfig, StackDir, StackError, WriteLock, atomic, edit, facilitators, journal, networks,
+    Change, Diagnostic, StackConfig, StackDir, StackError, WriteLock, atomic, credentials, edit, facilitators, journal, networks,
     parse::broken_rule,
     stack::{StackFile, decode_stack, parse_stack},
     write::{broken, io_error, to_value, updated},
@@ -42,6 +42,7 @@ impl StackDir {
                 let mut inside = networks::inside(&config.networks, self.root());
                 inside.extend(journal::inside(&config.journal, self.root()));
                 inside.extend(facilitators::inside(&config.facilitators, self.root()));
+                inside.extend(credentials::inside(&config.credentials, self.root()));
                 let Ok((root, _)) = decode_stack(&text) else { return Ok(config) };
                 let found: Vec<_> = inside.into_iter().map(|violation| broken_rule(&root, violation).in_file(file)).collect();
                 if found.is_empty() { Ok(config) } else { Err(found) }

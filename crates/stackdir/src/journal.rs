@@ -6,38 +6,23 @@ use obol_offer::Violation;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{networks::inside_root, referred};
+use crate::networks::{SecretRef, inside_root};
 
 /// Where payments are written down.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct JournalSettings {
     /// A PostgreSQL database that several gateways share. Its URL holds a password and is not here:
-    /// `ref+file:///path` of a file that holds it, or `env:NAME` of a variable that does.
+    /// `ref+file:///path` of a file that holds it, or `ref+env://NAME` (also `env:NAME`) of a variable that does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<String>,
 }
 
-/// Where the URL of a database is found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reference<'a> {
-    /// In this file, and nothing else is in it.
-    File(&'a Path),
-    /// In this variable of the environment.
-    Variable(&'a str),
-}
-
 impl JournalSettings {
     /// Where the URL of the database is found; `None` when there is no database.
-    pub fn database(&self) -> Option<Reference<'_>> {
-        self.postgres.as_deref().and_then(reference)
+    pub fn database(&self) -> Option<SecretRef<'_>> {
+        self.postgres.as_deref().and_then(SecretRef::parse)
     }
-}
-
-fn reference(text: &str) -> Option<Reference<'_>> {
-    let is_name = |name: &&str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    let variable = text.strip_prefix("env:").filter(is_name).map(Reference::Variable);
-    variable.or_else(|| referred(text).map(Reference::File))
 }
 
 /// Every rule that needs no file system.
@@ -47,7 +32,7 @@ pub(crate) fn check(journal: &JournalSettings) -> Option<Violation> {
         code: "journal_reference",
         field: "journal.postgres".to_owned(),
         // What is written there may be the URL itself, with its password.
-        message: "no ref+file:// with an absolute path, and no env:NAME".to_owned(),
+        message: "no ref+file:// with an absolute path, and no ref+env://".to_owned(),
         fix: "put the URL of the database into a file that only you can read, outside this folder, and write ref+file:///path/to/it"
             .to_owned(),
     })
@@ -55,7 +40,7 @@ pub(crate) fn check(journal: &JournalSettings) -> Option<Violation> {
 
 /// The file that holds the URL lies inside the stack directory, which is made to be shared.
 pub(crate) fn inside(journal: &JournalSettings, root: &Path) -> Option<Violation> {
-    let Some(Reference::File(path)) = journal.database() else { return None };
+    let Some(SecretRef::File(path)) = journal.database() else { return None };
     inside_root("journal.postgres".to_owned(), path, root)
 }
 
@@ -68,8 +53,10 @@ mod tests {
     fn the_url_is_somewhere_else() {
         let parse = |postgres: &str| parse_stack(&format!("id: shop\njournal:\n  postgres: \"{postgres}\"\n"), "stack.yaml".as_ref());
         let file = parse("ref+file:///run/secrets/journal").unwrap();
-        assert_eq!(file.journal.database(), Some(Reference::File("/run/secrets/journal".as_ref())));
-        assert_eq!(parse("env:JOURNAL_URL").unwrap().journal.database(), Some(Reference::Variable("JOURNAL_URL")));
+        assert_eq!(file.journal.database(), Some(SecretRef::File("/run/secrets/journal".as_ref())));
+        for variable in ["env:JOURNAL_URL", "ref+env://JOURNAL_URL"] {
+            assert_eq!(parse(variable).unwrap().journal.database(), Some(SecretRef::Env("JOURNAL_URL")));
+        }
         for bad in ["postgres://obol:hunter2@db/obol", "env:", "ref+file://hunter2"] {
             let found = parse(bad).unwrap_err();
             assert_eq!((found[0].code.as_str(), found[0].line), ("journal_reference", 3), "{bad}");

@@ -6,6 +6,7 @@
 mod atomic;
 #[cfg(test)]
 mod crash;
+mod credentials;
 mod diagnostic;
 mod dirs;
 mod edit;
@@ -34,13 +35,14 @@ use std::{
     time::Duration,
 };
 
+pub use credentials::{Credentials, is_credential_name};
 pub use diagnostic::{Diagnostic, Severity};
 pub use dirs::{Dirs, DirsError};
 pub use error::StackError;
 pub use facilitators::FacilitatorSettings;
 pub use generated::{OFFERS_NAMESPACE, shipped_line};
 pub use init::InitOutcome;
-pub use journal::{JournalSettings, Reference};
+pub use journal::JournalSettings;
 pub use lock::WriteLock;
 pub use networks::{NetworkSettings, Networks, SecretRef, referred};
 pub use parse::{MAX_FILE_BYTES, OfferFile, offer_schema, parse_offer};

@@ -27,6 +27,10 @@ pub struct NetworkSettings {
     /// hold up its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub facilitator_key: Option<String>,
+    /// Base URL of a facilitator of one's own that holds the key instead (`obol serve facilitator`): it is asked
+    /// before those that offers name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facilitator: Option<String>,
     /// Blocks that must hold a transfer before it counts, the first one included; 1 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirmations: Option<u32>,
@@ -50,10 +54,11 @@ pub enum SecretRef<'a> {
 }
 
 impl<'a> SecretRef<'a> {
-    /// Reads `ref+file:///path` or `ref+env://NAME`.
+    /// Reads `ref+file:///path`, `ref+env://NAME` or `env:NAME`.
     pub fn parse(text: &'a str) -> Option<Self> {
         let name = |name: &&str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        text.strip_prefix("ref+env://").filter(name).map(Self::Env).or_else(|| referred(text).map(Self::File))
+        let variable = text.strip_prefix("ref+env://").or_else(|| text.strip_prefix("env:"));
+        variable.filter(name).map(Self::Env).or_else(|| referred(text).map(Self::File))
     }
 }
 
@@ -110,6 +115,14 @@ pub(crate) fn check(networks: &Networks) -> Vec<Violation> {
             let message = "no ref+file:// with an absolute path, and no ref+env://".to_owned();
             let fix = "put the key into a file that only you can read, outside this folder, and write ref+file:///path/to/it";
             refuse(".facilitatorKey".to_owned(), "key_reference", message, fix);
+        }
+        if settings.facilitator.is_some() && settings.facilitator_key.is_some() {
+            let message = "a key settles here, and so does a facilitator".to_owned();
+            refuse(".facilitator".to_owned(), "facilitator_twice", message, "keep one of `facilitator` and `facilitatorKey`");
+        }
+        if settings.facilitator.as_deref().is_some_and(|url| !obol_offer::is_facilitator_url(url)) {
+            let fix = "write https://…; plain http is allowed for loopback and for Services (http://NAME.NAMESPACE.svc)";
+            refuse(".facilitator".to_owned(), "facilitator_url", "no base URL of a facilitator".to_owned(), fix);
         }
         if settings.confirmations.is_some_and(|count| !(1..=MAX_CONFIRMATIONS).contains(&count)) {
             refuse(

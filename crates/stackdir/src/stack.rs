@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::{
+    credentials::{self, Credentials},
     diagnostic::{Diagnostic, Finding},
     facilitators::{self, FacilitatorSettings},
     journal::{self, JournalSettings},
@@ -171,6 +172,8 @@ pub struct StackConfig {
     pub journal: JournalSettings,
     /// Facilitators that want a credential.
     pub facilitators: Vec<FacilitatorSettings>,
+    /// Where the keys are that offers name.
+    pub credentials: Credentials,
 }
 
 /// Port of the public listener.
@@ -193,6 +196,7 @@ impl Default for StackConfig {
             networks: Networks::new(),
             journal: JournalSettings::default(),
             facilitators: Vec::new(),
+            credentials: Credentials::new(),
         }
     }
 }
@@ -224,6 +228,9 @@ pub(crate) struct StackFile {
     journal: Option<JournalSettings>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     facilitators: Vec<FacilitatorSettings>,
+    /// Where the keys are that offers name in `spec.model.credential`: `ref+file:///path` or `ref+env://NAME`.
+    #[serde(default, skip_serializing_if = "Credentials::is_empty")]
+    credentials: Credentials,
 }
 
 impl From<&StackConfig> for StackFile {
@@ -241,6 +248,7 @@ impl From<&StackConfig> for StackFile {
             networks: (!config.networks.is_empty()).then(|| config.networks.clone()),
             journal: (config.journal != JournalSettings::default()).then(|| config.journal.clone()),
             facilitators: config.facilitators.clone(),
+            credentials: config.credentials.clone(),
         }
     }
 }
@@ -317,8 +325,9 @@ fn resolve(root: &Node, file: StackFile) -> Result<StackConfig, Vec<Finding>> {
     let defaults = file.defaults.unwrap_or_default();
     let networks = file.networks.unwrap_or_default();
     let journal = file.journal.unwrap_or_default();
-    let facilitators = file.facilitators;
-    let more = networks::check(&networks).into_iter().chain(journal::check(&journal)).chain(facilitators::check(&facilitators));
+    let (facilitators, credentials) = (file.facilitators, file.credentials);
+    let more = networks::check(&networks).into_iter().chain(journal::check(&journal));
+    let more = more.chain(facilitators::check(&facilitators)).chain(credentials::check(&credentials));
     for violation in check_defaults(&defaults).into_iter().chain(more) {
         refuse(&violation.field, violation.code, violation.message, violation.fix);
     }
@@ -339,6 +348,7 @@ fn resolve(root: &Node, file: StackFile) -> Result<StackConfig, Vec<Finding>> {
         networks,
         journal,
         facilitators,
+        credentials,
     })
 }
 

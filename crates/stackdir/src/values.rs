@@ -21,6 +21,8 @@ struct ObolValues {
     gateway: GatewayValues,
     /// The controller.
     controller: ControllerValues,
+    /// The facilitator of one's own.
+    facilitator: FacilitatorValues,
     /// Who else may reach health, metrics and administration: NetworkPolicyPeers.
     #[serde(default)]
     admin_from: Vec<serde_json::Map<String, Value>>,
@@ -96,6 +98,18 @@ struct ControllerValues {
     /// One leads, the others wait.
     #[schemars(range(min = 1, max = 10))]
     replicas: u32,
+    /// As `resources` of a container.
+    #[serde(default)]
+    resources: serde_json::Map<String, Value>,
+}
+
+/// Values of the facilitator, of which there is one or none: it numbers its account's transactions.
+#[derive(JsonSchema, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct FacilitatorValues {
+    /// Networks of `stack` whose payments it settles; none: there is none.
+    #[serde(default)]
+    networks: Vec<String>,
     /// As `resources` of a container.
     #[serde(default)]
     resources: serde_json::Map<String, Value>,

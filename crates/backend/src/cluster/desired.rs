@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use obol_offer::{Offer, OfferKind, OfferName, OfferSpec, Upstream};
-use obol_stackdir::{Diagnostic, OFFERS_NAMESPACE, Slice, StackConfig, StackDir, Walk, referred};
+use obol_stackdir::{Diagnostic, OFFERS_NAMESPACE, SecretRef, Slice, StackConfig, StackDir, Walk, is_credential_name, referred};
 use serde_json::{Value, json};
 
 use super::{
     ClusterError, SYSTEM_NAMESPACE,
     chart::{Chart, merge, yaml},
+    secrets::{GATEWAY, credential_variable},
 };
 
 /// One release as it should be.
@@ -76,6 +77,12 @@ impl Tree {
         Ok(tree)
     }
 
+    /// Leaves out what was to be installed, with the reason.
+    pub(super) fn leave_out(&mut self, name: &OfferName, problem: Diagnostic) {
+        self.releases.retain(|release| release.namespace != OFFERS_NAMESPACE || release.name != name.as_str());
+        self.left_out.push((name.clone(), OfferKind::Inference, vec![problem]));
+    }
+
     fn add(&mut self, dir: &StackDir, slice: &Slice, host: HasHost) -> Result<(), ClusterError> {
         let problems = match &slice.offer {
             Ok((spec, offer)) => unfit(slice, spec, offer, host),
@@ -100,7 +107,12 @@ fn unfit(slice: &Slice, spec: &OfferSpec, offer: &Offer, host: HasHost) -> Vec<D
         let fix = "give `service` or `url` below `upstream:`";
         problems.push(Diagnostic::file(&slice.file, "needs_local_cluster", message, fix));
     }
-    if serde_json::to_string(spec).is_ok_and(|text| text.contains("ref+") || text.contains("secretref+")) {
+    let credential = offer.model.as_ref().and_then(|model| model.credential.as_deref());
+    if credential.is_some_and(|credential| SecretRef::parse(credential).is_some() || !is_credential_name(credential)) {
+        let message = "in a cluster the key of a model server is in a Secret, by a name; a file is on one machine alone";
+        let fix = "write `credential: OPENAI_KEY` here, and in stack.yaml `credentials:` with `OPENAI_KEY: ref+file:///path/to/the/key`";
+        problems.push(Diagnostic::file(&slice.file, "credential_reference", message, fix));
+    } else if serde_json::to_string(spec).is_ok_and(|text| text.contains("ref+") || text.contains("secretref+")) {
         // Helmfile would put the secret itself into the ServiceOffer.
         let message = "helmfile would take `ref+` for a reference to a secret and write the secret into the cluster";
         problems.push(Diagnostic::file(&slice.file, "reference_in_offer", message, "keep `ref+` out of offers that are sold in a cluster"));
@@ -129,6 +141,7 @@ pub(super) fn infrastructure(dir: &StackDir, config: &StackConfig) -> Result<Vec
         values,
     };
     let mut values = json!({ "stack": stack_values(dir)? });
+    merge(&mut values, chosen(config));
     overlay(&mut values, &folder.join("values-image.yaml"))?;
     overlay(&mut values, &folder.join("values-obol.yaml"))?;
     let mut releases = vec![release(CRDS, SYSTEM_NAMESPACE, json!({})), release(SYSTEM, SYSTEM_NAMESPACE, values)];
@@ -140,15 +153,32 @@ pub(super) fn infrastructure(dir: &StackDir, config: &StackConfig) -> Result<Vec
     Ok(releases)
 }
 
-/// What the programs in the cluster need of `stack.yaml`. References to secrets are followed, as
-/// helmfile does; keys stay out, since the gateway holds none.
+/// What `stack.yaml` decides of the charts.
+fn chosen(config: &StackConfig) -> Value {
+    let mut values = json!({});
+    if config.journal.database().is_some() {
+        merge(&mut values, json!({ "gateway": { "postgres": { "secretName": GATEWAY, "key": crate::JOURNAL_URL } } }));
+    }
+    let settled: Vec<&String> = config.networks.iter().filter(|(_, network)| network.key().is_some()).map(|(name, _)| name).collect();
+    if !settled.is_empty() {
+        merge(&mut values, json!({ "facilitator": { "networks": settled } }));
+    }
+    values
+}
+
+/// What the programs in the cluster need of `stack.yaml`. Nodes are told with the URL in their file, as helmfile
+/// does; what else is secret goes another way ([`super::secrets`]).
 fn stack_values(dir: &StackDir) -> Result<Value, ClusterError> {
     let path = dir.root().join("stack.yaml");
     let mut stack = yaml(&path, &read(&path)?.unwrap_or_default())?;
     if let Some(fields) = stack.as_object_mut() {
-        for own in ["backend", "context", "listen", "admin", "journal"] {
+        for own in ["backend", "context", "listen", "admin", "journal", "credentials"] {
             fields.remove(own);
         }
+    }
+    for facilitator in stack.get_mut("facilitators").and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut) {
+        let variable = credential_variable(facilitator.get("url").and_then(Value::as_str).unwrap_or_default());
+        facilitator.insert("credential".to_owned(), format!("env:{variable}").into());
     }
     for network in stack.get_mut("networks").and_then(Value::as_object_mut).into_iter().flat_map(|networks| networks.values_mut()) {
         if let Some(network) = network.as_object_mut() {

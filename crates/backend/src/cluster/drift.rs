@@ -14,12 +14,13 @@ use serde_json::Value;
 use super::{ClusterError, error::refused};
 
 /// Resources of our charts: version, kind, plural, and whether they live in a namespace.
-const KINDS: [(&str, &str, &str, bool); 16] = [
+const KINDS: [(&str, &str, &str, bool); 17] = [
     ("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions", false),
     ("apps/v1", "Deployment", "deployments", true),
     ("apps/v1", "StatefulSet", "statefulsets", true),
     ("gateway.networking.k8s.io/v1", "Gateway", "gateways", true),
     ("gateway.networking.k8s.io/v1", "GatewayClass", "gatewayclasses", false),
+    ("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes", true),
     ("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies", true),
     ("obol.org/v1alpha1", "ServiceOffer", "serviceoffers", true),
     ("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", true),

@@ -98,6 +98,17 @@ pub enum ClusterError {
         /// What it is waiting for.
         why: String,
     },
+    /// A secret is neither here nor in the cluster.
+    #[error("the secret {key} is neither in the cluster nor readable here: {cause}")]
+    Secret {
+        /// Its key in the cluster.
+        key: String,
+        /// Why it cannot be read; holds nothing of it.
+        cause: String,
+    },
+    /// No gateway of the stack can be asked.
+    #[error("no x402 gateway runs in this cluster")]
+    NoGateway,
     /// No offer of this name is in the cluster.
     #[error("offer `{0}` is not in the cluster")]
     UnknownOffer(OfferName),
@@ -122,6 +133,8 @@ impl ClusterError {
             Self::NoGatewayApi => "gateway_api_missing",
             Self::NotUp => "stack_not_up",
             Self::NotReady { .. } => "cluster_not_ready",
+            Self::Secret { .. } => "secret_missing",
+            Self::NoGateway => "no_gateway",
             Self::UnknownOffer(_) => "offer_not_in_cluster",
         }
     }
@@ -143,6 +156,8 @@ impl ClusterError {
             Self::OtherStack { .. } => "choose another cluster, or use that stack's folder".to_owned(),
             Self::NoGatewayApi => format!("type `kubectl apply --server-side -f {GATEWAY_API}`"),
             Self::NotUp | Self::UnknownOffer(_) => "type `obol stack up`".to_owned(),
+            Self::Secret { .. } => "correct the reference in stack.yaml, or put the secret where it says".to_owned(),
+            Self::NoGateway => "type `obol stack status` for what it waits for, or `obol stack up`".to_owned(),
             Self::NotReady { .. } => "see `obol stack status`, and `kubectl describe` it".to_owned(),
         }
     }

@@ -42,7 +42,7 @@ fn labels() -> BTreeMap<String, String> {
     BTreeMap::from([OURS, ("app.kubernetes.io/part-of", "obol")].map(|(key, value)| (key.to_owned(), value.to_owned())))
 }
 
-fn meta(name: &str) -> ObjectMeta {
+pub(super) fn meta(name: &str) -> ObjectMeta {
     ObjectMeta { name: Some(name.to_owned()), labels: Some(labels()), ..Default::default() }
 }
 

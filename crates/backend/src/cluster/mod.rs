@@ -8,6 +8,7 @@
 mod chart;
 mod desired;
 mod drift;
+mod entrance;
 mod error;
 mod ground;
 mod helm;
@@ -16,6 +17,7 @@ mod observe;
 mod pass;
 mod provision;
 mod remove;
+mod secrets;
 mod tools;
 
 use std::time::Duration;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
-    core::v1::Pod,
+    core::v1::{Pod, Service},
 };
 use kube::{
     Api,
@@ -16,8 +16,11 @@ use obol_stackdir::{OFFERS_NAMESPACE, Walk};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Cluster, ClusterError, SYSTEM_NAMESPACE, desired::TRAEFIK, drift::resource, error::refused};
-use crate::{control::OfferView, view};
+use super::{Cluster, ClusterError, SYSTEM_NAMESPACE, desired::TRAEFIK, drift::resource, entrance, error::refused};
+use crate::{
+    control::{self, OfferView},
+    view,
+};
 
 /// A part of the stack.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -51,6 +54,9 @@ pub struct ClusterStatus {
     /// Where buyers find the cluster, as far as that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
+    /// What buyers need besides, or before there is a URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
     /// Offers of this stack in the cluster, by name.
     pub offers: Vec<OfferView>,
 }
@@ -77,10 +83,11 @@ impl Cluster {
     /// # Errors
     /// When the cluster refuses.
     pub async fn status(&self, walk: &Walk) -> Result<ClusterStatus, ClusterError> {
-        let (workloads, offers, site) = tokio::try_join!(self.workloads(), self.live_offers(None), self.site())?;
+        let (workloads, offers, (site, hint)) = tokio::try_join!(self.workloads(), self.live_offers(None), self.site())?;
         let offers = offers.iter().filter_map(|offer| self.view(offer, walk, &site)).collect();
         let url = site.public_url.map(String::from);
-        Ok(ClusterStatus { context: self.target.context.clone(), workloads, url, offers })
+        let hint = hint.filter(|_| !workloads.is_empty());
+        Ok(ClusterStatus { context: self.target.context.clone(), workloads, url, hint, offers })
     }
 
     /// One offer; `None` when it is not in the cluster.
@@ -88,7 +95,7 @@ impl Cluster {
     /// # Errors
     /// When the cluster refuses.
     pub async fn offer(&self, name: &OfferName, walk: &Walk) -> Result<Option<OfferView>, ClusterError> {
-        let (offers, site) = tokio::try_join!(self.live_offers(Some(name)), self.site())?;
+        let (offers, (site, _)) = tokio::try_join!(self.live_offers(Some(name)), self.site())?;
         Ok(offers.first().and_then(|offer| self.view(offer, walk, &site)))
     }
 
@@ -135,11 +142,23 @@ impl Cluster {
             let offer = offers.first().ok_or_else(|| ClusterError::UnknownOffer(name.clone()))?;
             let settled = offer.observed && (offer.status.is_ready() || offer.spec.drain_at.is_some());
             if settled || begun.elapsed() > patience {
-                let site = self.site().await?;
+                let (site, _) = self.site().await?;
                 return self.view(offer, walk, &site).ok_or_else(|| ClusterError::UnknownOffer(name.clone()));
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
+    }
+
+    /// A way to the payments: to a gateway that is ready. With a shared journal each knows them all.
+    ///
+    /// # Errors
+    /// [`ClusterError::NoGateway`] when there is none, and when the cluster refuses.
+    pub async fn books(&self) -> Result<control::Client, ClusterError> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
+        let gateways = ListParams::default().labels("app.kubernetes.io/name=x402-gateway");
+        let found = pods.list(&gateways).await.map_err(refused("list Pods"))?.items;
+        let name = found.into_iter().find(is_ready).and_then(|pod| pod.metadata.name).ok_or(ClusterError::NoGateway)?;
+        Ok(control::Client::of_pod(pods, name))
     }
 
     fn view(&self, live: &LiveOffer, walk: &Walk, site: &Site) -> Option<OfferView> {
@@ -175,22 +194,29 @@ impl Cluster {
         Ok(offers)
     }
 
-    /// Where buyers come in: the public URL of `stack.yaml`, else the Gateway's own address.
-    async fn site(&self) -> Result<Site, ClusterError> {
+    /// Where buyers come in, and what they need besides.
+    async fn site(&self) -> Result<(Site, Option<String>), ClusterError> {
         let mut site = Site { cluster: true, public_url: self.config.public_url.clone(), ..Site::default() };
-        if site.public_url.is_none() {
-            let (namespace, name) = &self.config.ingress.gateway;
-            let Some((resource, _)) = resource("gateway.networking.k8s.io/v1", "Gateway") else { return Ok(site) };
+        if site.public_url.is_some() {
+            return Ok((site, None));
+        }
+        let (namespace, name) = &self.config.ingress.gateway;
+        let entrance = if self.config.ingress.install {
+            let api: Api<Service> = Api::namespaced(self.client.clone(), TRAEFIK);
+            let service = api.get_opt(TRAEFIK).await.map_err(refused("read the Service of Traefik"))?;
+            service.as_ref().map_or((None, None), entrance::of_service)
+        } else {
+            let Some((resource, _)) = resource("gateway.networking.k8s.io/v1", "Gateway") else { return Ok((site, None)) };
             let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
             let gateway = match api.get_opt(name).await {
                 Ok(gateway) => gateway,
                 Err(kube::Error::Api(status)) if status.code == 404 => None,
                 Err(error) => return Err(refused("read the Gateway")(error)),
             };
-            let address = gateway.as_ref().and_then(|gateway| gateway.data.pointer("/status/addresses/0/value")?.as_str());
-            site.public_url = address.and_then(|address| format!("http://{address}/").parse().ok());
-        }
-        Ok(site)
+            entrance::of_gateway(gateway.as_ref(), namespace, name)
+        };
+        site.public_url = entrance.0.and_then(|url| url.parse().ok());
+        Ok((site, entrance.1))
     }
 
     async fn workloads(&self) -> Result<Vec<Workload>, ClusterError> {
@@ -247,6 +273,12 @@ impl Cluster {
 
 fn workload(namespace: &str, name: Option<String>, wanted: Option<i32>, ready: i32) -> Workload {
     Workload { name: format!("{namespace}/{}", name.unwrap_or_default()), ready, wanted: wanted.unwrap_or(1), waiting: None }
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let ready = conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    ready && pod.metadata.deletion_timestamp.is_none()
 }
 
 fn why_waiting(pod: &Pod) -> Option<String> {

@@ -23,7 +23,7 @@ use super::{
     ground,
     helm::{HelmRelease, releases},
     helmfile::{self, Step},
-    provision,
+    provision, secrets,
     tools::Tools,
 };
 
@@ -113,9 +113,11 @@ impl Cluster {
     /// What keeps the pass from being made at all; a single release that fails is in the report.
     pub async fn up(&self, progress: &mut Progress<'_>) -> Result<PassReport, ClusterError> {
         let _turn = self.turn().await?;
-        let (tree, mut report) = self.tree().await?;
+        let (mut tree, mut report, walk) = self.tree().await?;
         progress("preparing the cluster", false);
         self.prepare(&tree, progress).await?;
+        secrets::system(&self.client, &self.config, &mut report.warnings).await?;
+        self.keep_credentials(&mut tree, &walk, &mut report).await?;
         self.make(&tree, &mut report, true, progress).await?;
         Ok(report)
     }
@@ -131,7 +133,7 @@ impl Cluster {
             return Err(ClusterError::NotUp);
         }
         let mut report = PassReport::default();
-        let tree = match self.dir.find(name) {
+        let mut tree = match self.dir.find(name) {
             Some(slice) => {
                 let tree = Tree::of_slice(&self.dir, &slice, self.config.backend != obol_stackdir::BackendKind::Kubernetes)?;
                 report.warnings.extend(slice.warnings);
@@ -139,7 +141,7 @@ impl Cluster {
             }
             None => Tree::default(),
         };
-        report.left_out.clone_from(&tree.left_out);
+        self.keep_credentials(&mut tree, &self.dir.walk(), &mut report).await?;
         self.make_one(&tree, name, &mut report, progress).await?;
         Ok(report)
     }
@@ -149,14 +151,14 @@ impl Cluster {
     /// # Errors
     /// When files or cluster cannot be read.
     pub async fn plan(&self) -> Result<(Vec<ReleasePlan>, PassReport), ClusterError> {
-        let (tree, report) = self.tree().await?;
+        let (tree, report, _) = self.tree().await?;
         let installed = self.installed(&tree, None).await?;
         let (plans, _) = self.compare(&tree, &installed, self.orphans(&installed)?)?;
         Ok((plans, report))
     }
 
     /// The tree with its generated files brought up to date.
-    async fn tree(&self) -> Result<(Tree, PassReport), ClusterError> {
+    async fn tree(&self) -> Result<(Tree, PassReport, Walk), ClusterError> {
         let begun = Instant::now();
         let edited = {
             let file =
@@ -167,10 +169,22 @@ impl Cluster {
         let walk = self.dir.walk();
         let host = self.config.backend != obol_stackdir::BackendKind::Kubernetes;
         let tree = Tree::of(&self.dir, &self.config, &walk, &edited, host)?;
-        let warnings = walk.stray.into_iter().chain(edited).chain(walk.slices.into_iter().flat_map(|slice| slice.warnings)).collect();
+        let of_slices = walk.slices.iter().flat_map(|slice| &slice.warnings);
+        let warnings = walk.stray.iter().chain(&edited).chain(of_slices).cloned().collect();
         let mut report = PassReport { left_out: tree.left_out.clone(), warnings, ..Default::default() };
         report.timing.compare = millis(begun);
-        Ok((tree, report))
+        Ok((tree, report, walk))
+    }
+
+    /// Puts the keys of model servers where offers find them; an offer whose key nobody knows is left out.
+    async fn keep_credentials(&self, tree: &mut Tree, walk: &Walk, report: &mut PassReport) -> Result<(), ClusterError> {
+        for (name, problem) in secrets::credentials(&self.client, &self.config, walk, &mut report.warnings).await? {
+            if tree.releases.iter().any(|release| release.namespace == OFFERS_NAMESPACE && release.name == name.as_str()) {
+                tree.leave_out(&name, problem);
+            }
+        }
+        report.left_out.clone_from(&tree.left_out);
+        Ok(())
     }
 
     /// What the charts need before they can be installed.

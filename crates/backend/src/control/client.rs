@@ -4,11 +4,16 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
 use obol_offer::{Address, Amount, OfferName};
 use obol_reconcile::{PlanItem, PlannedChange};
-use obol_stackdir::Dirs;
+use obol_stackdir::{DEFAULT_ADMIN_PORT, Dirs};
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::net::UnixStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixStream,
+};
 
 use super::{
     MintRequest, NodeStatus, OfferView, PaymentPage, PaymentQuery, PaymentRecord, Problem, Refund, RefundRequest, SOCKET, SandboxBalance,
@@ -18,12 +23,22 @@ use super::{
 /// Largest answer we read: ten thousand offers fit many times over.
 const MAX_ANSWER: usize = 256 * 1024 * 1024;
 
-/// A way to the node of one set of directories. Every call makes a connection of its own, so a
-/// client stays good over a restart of the node.
+/// A way to the node of one set of directories, or to a gateway in a cluster, which is asked about payments alone.
+/// Every call makes a connection of its own, so a client stays good over a restart of the node.
 #[derive(Clone, Debug)]
 pub struct Client {
-    socket: PathBuf,
+    way: Way,
 }
+
+#[derive(Clone, Debug)]
+enum Way {
+    Socket(PathBuf),
+    /// Through the API server, to the port of this Pod.
+    Pod(Api<Pod>, String),
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// Why the node could not be asked, or what it refused.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +47,14 @@ pub enum ControlError {
     /// No node runs on these directories.
     #[error("no node is running (nothing listens on {0})")]
     NotRunning(PathBuf),
+    /// The API server leads to no such Pod, or the kubeconfig's user may not go there.
+    #[error("no port of the Pod {pod} can be forwarded: {cause}")]
+    Pod {
+        /// `namespace/name`.
+        pod: String,
+        /// What the API server said.
+        cause: String,
+    },
     /// The socket is there, and we may not open it.
     #[error("{path} cannot be opened: {source}")]
     Connect {
@@ -56,6 +79,7 @@ impl ControlError {
     pub fn code(&self) -> &str {
         match self {
             Self::NotRunning(_) => "not_running",
+            Self::Pod { .. } => "control_pod",
             Self::Connect { .. } => "control_connect",
             Self::Broken(_) => "control_broken",
             Self::Answer(_) => "control_answer",
@@ -76,8 +100,13 @@ impl Client {
     /// [`ControlError::NotRunning`] when there is none, [`ControlError::Connect`] when its socket
     /// cannot be opened.
     pub async fn connect(dirs: &Dirs) -> Result<Self, ControlError> {
-        let client = Self { socket: dirs.state.join(SOCKET) };
+        let client = Self { way: Way::Socket(dirs.state.join(SOCKET)) };
         client.open().await.map(|_| client)
+    }
+
+    /// A way to the x402 gateway in a Pod. Nobody is asked yet.
+    pub(crate) const fn of_pod(pods: Api<Pod>, name: String) -> Self {
+        Self { way: Way::Pod(pods, name) }
     }
 
     /// The whole node.
@@ -172,16 +201,30 @@ impl Client {
         Ok(answer.balance)
     }
 
-    /// The socket.
-    pub fn socket(&self) -> &Path {
-        &self.socket
+    /// The socket; `None` for a gateway in a cluster.
+    pub fn socket(&self) -> Option<&Path> {
+        match &self.way {
+            Way::Socket(socket) => Some(socket),
+            Way::Pod(..) => None,
+        }
     }
 
-    async fn open(&self) -> Result<UnixStream, ControlError> {
-        UnixStream::connect(&self.socket).await.map_err(|source| match source.kind() {
-            std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => ControlError::NotRunning(self.socket.clone()),
-            _ => ControlError::Connect { path: self.socket.clone(), source },
-        })
+    async fn open(&self) -> Result<Box<dyn Stream>, ControlError> {
+        match &self.way {
+            Way::Socket(socket) => match UnixStream::connect(socket).await {
+                Ok(stream) => Ok(Box::new(stream)),
+                Err(source) => Err(match source.kind() {
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => ControlError::NotRunning(socket.clone()),
+                    _ => ControlError::Connect { path: socket.clone(), source },
+                }),
+            },
+            Way::Pod(pods, name) => {
+                let failed = |cause: String| ControlError::Pod { pod: format!("{}/{name}", pods.namespace().unwrap_or_default()), cause };
+                let mut forward = pods.portforward(name, &[DEFAULT_ADMIN_PORT]).await.map_err(|error| failed(error.to_string()))?;
+                let stream = forward.take_stream(DEFAULT_ADMIN_PORT).ok_or_else(|| failed("there is no such port".to_owned()))?;
+                Ok(Box::new(stream))
+            }
+        }
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ControlError> {

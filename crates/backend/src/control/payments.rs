@@ -1,18 +1,36 @@
 //! Payments over the control socket: the journal stays with the node that has it.
 
-use hyper::StatusCode;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Method, Request, Response, StatusCode, body::Incoming};
 use obol_settle::{Cashier, ListError, PaymentQuery, RefundError};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use url::form_urlencoded;
 
 use super::{
     RefundRequest,
-    server::{Answer, Refused, json},
+    server::{Answer, Refused, body, json, no_such_call, respond},
 };
+
+/// Answers a gateway's operators, whom nothing but payments is told.
+pub(crate) async fn attend(cashier: Cashier, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    respond(route(&cashier, request).await)
+}
+
+/// Answers what is asked of payments.
+pub(super) async fn route(cashier: &Cashier, request: Request<Incoming>) -> Answer {
+    let path = request.uri().path().to_owned();
+    let parts: Vec<&str> = path.split('/').skip(1).collect();
+    match (request.method(), parts.as_slice()) {
+        (&Method::GET, ["v1", "payments", rest @ ..]) => answer(cashier, rest, request.uri().query()).await,
+        (&Method::POST, ["v1", "payments", "refund"]) => refund(cashier, body(request).await?).await,
+        _ => Err(no_such_call(&request)),
+    }
+}
 
 /// Answers `GET /v1/payments…`: a page of the newest, `export` for a page of all with archives, or
 /// a key for one.
-pub(super) async fn answer(cashier: &Cashier, rest: &[&str], query: Option<&str>) -> Answer {
+async fn answer(cashier: &Cashier, rest: &[&str], query: Option<&str>) -> Answer {
     match rest {
         [] => json(&cashier.payments(parse(query)?).await?),
         ["export"] => json(&cashier.export(parse(query)?).await?),
@@ -24,7 +42,7 @@ pub(super) async fn answer(cashier: &Cashier, rest: &[&str], query: Option<&str>
 }
 
 /// Answers `POST /v1/payments/refund`. Nothing is paid: the seller says what was done.
-pub(super) async fn refund(cashier: &Cashier, request: RefundRequest) -> Answer {
+async fn refund(cashier: &Cashier, request: RefundRequest) -> Answer {
     let RefundRequest { key, refund } = request;
     json(&cashier.note_refund(&key, refund).await?)
 }

@@ -90,14 +90,7 @@ impl Control {
     }
 
     async fn respond(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let (status, body) = match self.route(request).await {
-            Ok(body) => (StatusCode::OK, body),
-            Err(Refused(status, problem)) => (status, serde_json::to_vec(&problem).unwrap_or_default()),
-        };
-        let mut response = Response::new(Full::new(body.into()));
-        *response.status_mut() = status;
-        response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
-        response
+        respond(self.route(request).await)
     }
 
     async fn route(&self, request: Request<Incoming>) -> Answer {
@@ -123,8 +116,7 @@ impl Control {
                 self.shutdown.cancel();
                 json(&serde_json::json!({}))
             }
-            (&Method::GET, ["v1", "payments", rest @ ..]) => payments::answer(&self.cashier, rest, request.uri().query()).await,
-            (&Method::POST, ["v1", "payments", "refund"]) => payments::refund(&self.cashier, body(request).await?).await,
+            (_, ["v1", "payments", ..]) => payments::route(&self.cashier, request).await,
             (&Method::GET, ["v1", "sandbox", "balance", address]) => {
                 let address = address.parse().map_err(|_| Refused::new(StatusCode::BAD_REQUEST, "address", "no address"))?;
                 json(&self.balance(address).await?)
@@ -134,7 +126,7 @@ impl Control {
                 self.play(move |sandbox| sandbox.mint(mint.address, mint.amount).map(|_| ())).await?;
                 json(&self.balance(mint.address).await?)
             }
-            _ => Err(Refused::new(StatusCode::NOT_FOUND, "no_such_call", format!("{} {path} is no call of this node", request.method()))),
+            _ => Err(no_such_call(&request)),
         }
     }
 
@@ -174,6 +166,23 @@ impl Control {
     }
 }
 
+/// An answer, as it is sent.
+pub(super) fn respond(answer: Answer) -> Response<Full<Bytes>> {
+    let (status, body) = match answer {
+        Ok(body) => (StatusCode::OK, body),
+        Err(Refused(status, problem)) => (status, serde_json::to_vec(&problem).unwrap_or_default()),
+    };
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    response
+}
+
+pub(super) fn no_such_call(request: &Request<Incoming>) -> Refused {
+    let path: String = request.uri().path().chars().take(120).collect();
+    Refused::new(StatusCode::NOT_FOUND, "no_such_call", format!("{} {path} is no call of this node", request.method()))
+}
+
 fn awaits_probe(view: &OfferView) -> bool {
     let holds = |kind| view.status.condition(kind).map(|condition| condition.status);
     holds(ConditionKind::RoutePublished) == Some(ConditionStatus::True)
@@ -189,7 +198,7 @@ pub(super) fn json(value: &impl Serialize) -> Answer {
     serde_json::to_vec(value).map_err(|error| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "encoding", error.to_string()))
 }
 
-async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Refused> {
+pub(super) async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Refused> {
     let bad = |message: String| Refused::new(StatusCode::BAD_REQUEST, "bad_body", message);
     let bytes = Limited::new(request.into_body(), MAX_BODY).collect().await.map_err(|error| bad(error.to_string()))?.to_bytes();
     serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))

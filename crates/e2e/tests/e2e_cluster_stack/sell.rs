@@ -1,6 +1,9 @@
 //! From a bare cluster to money, and again after everything that can be taken away.
 
-use std::{process::Command, time::Duration};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use alloy_primitives::U256;
 use obol_e2e::{
@@ -8,11 +11,12 @@ use obol_e2e::{
     buyers::Buyer,
     cluster::Component,
     forward::Forward,
+    http,
     models::{MODEL, ModelServer},
     part,
     readme::{self, Step},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     ingress, local, plain,
@@ -27,6 +31,7 @@ const CROWD: usize = 200;
 async fn e2e_cluster_sells_and_is_payable_again_after_everything() {
     let mut shop = Shop::open().await;
     sell(&mut shop).await;
+    tell(&mut shop).await;
     sell_a_model(&mut shop).await;
     down_and_up(&mut shop).await;
     deleted_by_hand(&mut shop).await;
@@ -64,11 +69,52 @@ async fn sell(shop: &mut Shop) {
     shop.timed("stack up, nothing to change", &["stack", "up"]);
 }
 
+/// What buyers and the seller are told, once something is sold.
+async fn tell(shop: &mut Shop) {
+    let begin = Instant::now();
+    loop {
+        let answer = http().get(shop.url("/api/services.json")).send().await.expect("Traefik answers");
+        let (status, text) = (answer.status(), answer.text().await.expect("a body"));
+        if status == 200 {
+            let catalog: Value = serde_json::from_str(&text).expect("JSON");
+            assert_eq!(catalog["services"][0]["name"], "weather", "{text}");
+            break;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(30), "{status} {text}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let status = shop.stack.ok(&["stack", "status"]);
+    assert!(status.contains(&format!("buyers  {}", shop.url("/"))) && status.contains("port-forward service/traefik"), "{status}");
+
+    let page = shop.json(&["payments", "list", "--limit", "2"]);
+    assert_eq!(page["payments"].as_array().expect("a list").len(), 2, "{page}");
+    assert_eq!(page["payments"][0]["state"], "delivered", "{page}");
+    let key = page["payments"][0]["key"].as_str().expect("a key");
+    assert_eq!(shop.json(&["payments", "show", key])["key"], key);
+    assert_eq!(shop.json(&["payments", "owed"])["payments"], json!([]));
+    assert_eq!(shop.stack.ok(&["payments", "export"]).lines().count(), 4, "a head and three payments");
+    let refused = shop.stack.run(&["payments", "refund", key]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("payments owed"), "nothing is owed for it");
+    // Whoever merely reaches the port is told nothing of payments.
+    let pod = "/api/v1/namespaces/x402/pods/x402-gateway-0:9402/proxy";
+    assert_eq!(shop.cluster.kubectl(&["get", "--raw", &format!("{pod}/healthz")]), "ok\n");
+    let refused = shop.cluster.try_kubectl(&["get", "--raw", &format!("{pod}/v1/payments")]);
+    assert!(!refused.status.success() && !String::from_utf8_lossy(&refused.stdout).contains(key), "{refused:?}");
+}
+
 async fn sell_a_model(shop: &mut Shop) {
-    let llama = ModelServer::llama().await;
+    const KEY: &str = "llama-hunter2";
+    let llama = ModelServer::llama_with_key(KEY).await;
     let model = Forward::to(&llama.url).await;
     let offer = ["sell", "inference", "chat", "--upstream", &model.url, "--model", MODEL, "--price", "0.001", "--max-tokens", "16"];
+    let offer = [&offer[..], &["--credential", "LLAMA_KEY"]].concat();
+    let told = shop.stack.run(&offer);
+    assert!(String::from_utf8_lossy(&told.stderr).contains("credential_missing"), "nobody knows the key: {told:?}");
+    let file = shop.stack.config().with_file_name("llama-key");
+    fs_err::write(&file, KEY).expect("a file");
+    shop.append("stack.yaml", &format!("credentials:\n  LLAMA_KEY: ref+file://{}\n", file.display()));
     shop.timed("sell inference", &offer);
+    shop.keeps(KEY);
     let took = shop.all_ready(2, Duration::from_secs(60)).await;
     shop.note("  `kubectl get so`: Ready", took);
     let before = shop.anvil.balance(shop.payee).await;
@@ -80,12 +126,23 @@ async fn sell_a_model(shop: &mut Shop) {
         .unwrap_or_else(|_| panic!("{text}\n{}", String::from_utf8_lossy(&output.stderr)));
     assert_eq!((&got["chat"], &got["streamed"]), (&7.into(), &6.into()), "{got}");
     assert_eq!(shop.anvil.balance(shop.payee).await - before, U256::from(6 * PRICE), "six calls are paid");
+    // Another key: the Pod that has the old one begins anew.
+    let generation = |shop: &Shop| {
+        shop.cluster.object("deployment/chat-inference", "obol-offers").expect("it is there")["metadata"]["generation"].as_u64()
+    };
+    let before = generation(shop);
+    fs_err::write(&file, "another").expect("a file");
+    shop.stack.ok(&["stack", "up"]);
+    assert!(generation(shop) > before, "the Deployment is rolled out");
     shop.timed("sell delete of the model", &["sell", "delete", "chat", "--yes"]);
     shop.cluster.wait("obol-offers", "deployment/chat-inference", "delete", Duration::from_secs(60));
 }
 
 async fn down_and_up(shop: &mut Shop) {
     shop.timed("stack down", &["stack", "down"]);
+    let none = shop.stack.run(&["payments", "list"]);
+    assert!(String::from_utf8_lossy(&none.stderr).contains("no x402 gateway runs"), "{none:?}");
+    assert_eq!(none.status.code(), Some(4));
     assert!(shop.cluster.object("statefulset/x402-gateway", "x402").is_none(), "the gateway is gone");
     assert!(shop.cluster.object("persistentvolumeclaim/journal-x402-gateway-0", "x402").is_some(), "the journal stays");
     shop.timed("stack up", &["stack", "up"]);
@@ -127,7 +184,7 @@ async fn killed(shop: &mut Shop) {
     shop.buys(Buyer::FetchV2, "weather", "Pods of gateway and controller deleted → bought").await;
     shop.cluster.kubectl(&["delete", "pods", "--all", "-n", "traefik", "--now"]);
     shop.buys(Buyer::FetchV2, "weather", "Pod of Traefik deleted → bought").await;
-    let begin = std::time::Instant::now();
+    let begin = Instant::now();
     shop.cluster.reboot();
     shop.note("reboot", begin.elapsed());
     shop.buys(Buyer::FetchV2, "weather", "→ bought").await;

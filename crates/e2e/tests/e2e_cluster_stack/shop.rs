@@ -37,7 +37,9 @@ pub struct Shop {
     /// Service, with its namespace, through which buyers come.
     pub entrance: (&'static str, &'static str),
     report: String,
-    _parts: (Facilitator, Forward, Upstream),
+    /// The one behind [`Self::facilitator`].
+    pub settles: Option<(Facilitator, Forward)>,
+    _upstream: Upstream,
 }
 
 impl Shop {
@@ -64,7 +66,8 @@ impl Shop {
             service: forwards.1,
             entrance: ("service/traefik", "traefik"),
             report,
-            _parts: (facilitator, forwards.0, upstream),
+            settles: Some((facilitator, forwards.0)),
+            _upstream: upstream,
         }
     }
 
@@ -147,13 +150,13 @@ impl Shop {
     fn patient(&self, begin: Instant, name: &str, last: &str) {
         if begin.elapsed() > PATIENCE {
             let pods = self.cluster.kubectl(&["get", "pods,so,httproutes", "-A", "-o", "wide"]);
-            let logs = ["statefulset/x402-gateway", "deployment/obol-controller"].map(|pod| self.logs(pod));
+            let logs = ["x402-gateway", "obol-controller", "facilitator"].map(|name| self.logs(name));
             panic!("{name} cannot be bought after {PATIENCE:?}: {last}\n{pods}\n{}", logs.concat());
         }
     }
 
     fn logs(&self, of: &str) -> String {
-        let output = self.cluster.try_kubectl(&["logs", "-n", "x402", of, "--tail=40"]);
+        let output = self.cluster.try_kubectl(&["logs", "-n", "x402", "-l", &format!("app.kubernetes.io/name={of}"), "--tail=40"]);
         format!("--- {of}\n{}", String::from_utf8_lossy(&output.stdout))
     }
 
@@ -200,6 +203,32 @@ impl Shop {
         let status = fs_err::read_to_string(format!("/proc/{}/status", self.pid(role))).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux reports VmHWM");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024
+    }
+
+    /// `obol … --output json`, as JSON.
+    pub fn json(&self, args: &[&str]) -> Value {
+        serde_json::from_str(&self.stack.ok(&[args, &["--output", "json"]].concat())).expect("JSON")
+    }
+
+    /// Appends to a file of the stack directory.
+    pub fn append(&self, file: &str, text: &str) {
+        let path = self.stack.config().join(file);
+        let before = fs_err::read_to_string(&path).unwrap_or_default();
+        fs_err::write(path, before + text).expect("a file");
+    }
+
+    /// A secret stands neither on disk nor in the cluster, but in a Secret and where it was put at first.
+    pub fn keeps(&self, secret: &str) {
+        let kinds = "configmaps,serviceoffers,pods,deployments,statefulsets,services,httproutes,events";
+        assert!(!self.cluster.kubectl(&["get", kinds, "--all-namespaces", "-o", "yaml"]).contains(secret), "an object shows it");
+        for (release, namespace) in [("obol", "x402"), ("traefik", "traefik")] {
+            let output = self.cluster.program("helm").args(["get", "all", release, "--namespace", namespace]).output();
+            let output = output.expect("helm starts");
+            assert!(output.status.success() && !String::from_utf8_lossy(&output.stdout).contains(secret), "the release {release} shows it");
+        }
+        let folders = ["config", "state"].map(|name| self.stack.config().with_file_name(name).display().to_string());
+        let grep = Command::new("grep").args(["-r", "-l", "-F", secret]).args(&folders).output().expect("grep starts");
+        assert_eq!(String::from_utf8_lossy(&grep.stdout), "", "a file shows it");
     }
 
     /// Keeps the report.

@@ -44,7 +44,7 @@ Talks to the API server of its Pod's service account, else to that of $KUBECONFI
 pub struct ControllerArgs {
     #[command(flatten)]
     pub role: RoleArgs,
-    /// Base URL of the x402 gateway's admin listener; http://x402-gateway.<namespace>.svc:9402 when absent
+    /// Base URL of the x402 gateways' admin listeners, a name with the address of each; http://x402-gateway-admin.<namespace>.svc:9402 when absent
     #[arg(long, value_name = "URL")]
     pub gateway_admin: Option<String>,
     /// Name of this controller among its peers; the Pod's when absent

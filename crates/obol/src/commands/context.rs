@@ -99,6 +99,11 @@ impl Context {
         }
     }
 
+    /// Whoever has the journal: the running node, or a gateway in the cluster.
+    pub async fn need_books(&self) -> Result<Client, Error> {
+        if self.is_cluster() { Ok(self.cluster().await?.books().await?) } else { self.need_node().await }
+    }
+
     /// The running node.
     pub async fn need_node(&self) -> Result<Client, Error> {
         Ok(Client::connect(&self.dirs).await?)

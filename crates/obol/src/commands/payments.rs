@@ -1,4 +1,4 @@
-//! `obol payments`: asks the node that has the journal; never opens it.
+//! `obol payments`: asks the node, or the gateway in a cluster, that has the journal; never opens it.
 
 mod csv;
 mod when;
@@ -55,7 +55,7 @@ async fn list(args: &PaymentsListArgs, printer: &Printer) -> Result<Exit, Error>
         cursor: args.cursor.clone(),
         ..PaymentQuery::default()
     };
-    let page = Context::open()?.need_node().await?.payments(&query).await?;
+    let page = Context::open()?.need_books().await?.payments(&query).await?;
     printer.data(&page, || listed(&page.payments));
     if let Some(next) = page.next.as_ref().filter(|_| printer.is_human()) {
         printer.hint(&format!("there are more: add --cursor {next}"));
@@ -109,7 +109,7 @@ fn moment(time: OffsetDateTime) -> String {
 }
 
 async fn refund(args: RefundArgs, printer: &Printer) -> Result<Exit, Error> {
-    let node = Context::open()?.need_node().await?;
+    let node = Context::open()?.need_books().await?;
     let mut payment = find(&node, &args.key).await?;
     if !args.dry_run {
         let refund = Refund { transaction: args.transaction, note: args.note };
@@ -138,7 +138,7 @@ fn not_refunded(error: ControlError) -> Error {
 }
 
 async fn show(args: &PaymentsShowArgs, printer: &Printer) -> Result<Exit, Error> {
-    let payment = find(&Context::open()?.need_node().await?, &args.key).await?;
+    let payment = find(&Context::open()?.need_books().await?, &args.key).await?;
     printer.data(&payment, || details(&payment));
     Ok(Exit::Done)
 }
@@ -210,7 +210,7 @@ async fn all(node: &Client, query: PaymentQuery) -> Result<Vec<PaymentRecord>, E
 async fn export(args: &ExportArgs, printer: &Printer) -> Result<Exit, Error> {
     let since = when::parse(args.since.as_deref(), "--since")?;
     let until = when::parse(args.until.as_deref(), "--until")?;
-    let node = Context::open()?.need_node().await?;
+    let node = Context::open()?.need_books().await?;
     let payments = all(&node, PaymentQuery { since, until, ..PaymentQuery::default() }).await?;
     let text = match args.format {
         ExportFormat::Csv => csv::render(&payments),
@@ -222,7 +222,7 @@ async fn export(args: &ExportArgs, printer: &Printer) -> Result<Exit, Error> {
 }
 
 async fn owed(printer: &Printer) -> Result<Exit, Error> {
-    let node = Context::open()?.need_node().await?;
+    let node = Context::open()?.need_books().await?;
     let states = PaymentState::ALL.into_iter().filter(|state| state.is_owed()).collect();
     let payments = all(&node, PaymentQuery { states, ..PaymentQuery::default() }).await?;
     let mut totals: BTreeMap<(String, String), obol_offer::Amount> = BTreeMap::new();

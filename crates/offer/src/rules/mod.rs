@@ -24,6 +24,7 @@ use crate::{
 
 pub use collisions::find_collisions;
 pub use model::{DEFAULT_MAX_PROMPT_BYTES, DEFAULT_MAX_TOKENS};
+pub use payment::is_facilitator_url;
 
 /// Validity of a buyer's signature when the offer says nothing, in seconds.
 pub const DEFAULT_MAX_TIMEOUT_SECONDS: u32 = 300;

@@ -152,8 +152,7 @@ impl Checker {
         let mut urls = Vec::new();
         for (index, text) in list.iter().enumerate() {
             match Url::parse(text) {
-                // Payments are sent there, so the channel is https, or leaves neither the machine nor the cluster.
-                Ok(url) if PRIVATE_URL.fits(text) => urls.push(url),
+                Ok(url) if is_facilitator_url(text) => urls.push(url),
                 _ => self.refuse(
                     "facilitator_url",
                     format!("spec.facilitators[{index}]"),
@@ -165,4 +164,9 @@ impl Checker {
         urls.shrink_to_fit();
         urls
     }
+}
+
+/// Whether payments may be sent to this base URL: over TLS, or without leaving the machine or the cluster.
+pub fn is_facilitator_url(text: &str) -> bool {
+    PRIVATE_URL.fits(text) && Url::parse(text).is_ok()
 }

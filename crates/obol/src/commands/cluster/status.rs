@@ -48,7 +48,7 @@ pub async fn status(context: &Context, printer: &Printer) -> Result<Exit, Error>
     let answer = Status {
         directory: context.dirs.config.clone(),
         cluster: cluster.as_ref().map(|status| {
-            serde_json::json!({ "context": status.context, "ready": status.is_ready(), "url": status.url, "workloads": status.workloads })
+            serde_json::json!({ "context": status.context, "ready": status.is_ready(), "url": status.url, "hint": status.hint, "workloads": status.workloads })
         }),
         offers,
         problems,
@@ -75,6 +75,9 @@ fn human(context: &Context, cluster: Option<&ClusterStatus>, offers: &[Row]) -> 
             }
             if let Some(url) = &status.url {
                 text.push_str(&format!("buyers  {url}\n"));
+            }
+            if let Some(hint) = &status.hint {
+                text.push_str(&format!("hint    {hint}\n"));
             }
         }
     }

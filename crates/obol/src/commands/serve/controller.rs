@@ -36,11 +36,11 @@ pub async fn run(args: ControllerArgs, verbose: bool, printer: &Printer) -> Resu
 
 fn gate(admin: Option<&str>, system: &str) -> Result<Gate, Error> {
     let service = "x402-gateway".to_owned();
-    let text = admin.map_or_else(|| format!("http://{service}.{system}.svc:9402"), str::to_owned);
+    let text = admin.map_or_else(|| format!("http://{service}-admin.{system}.svc:9402"), str::to_owned);
     let admin = text.parse().map_err(|error| Error::Usage {
         code: "gateway_admin",
         message: format!("`{text}` is no URL: {error}"),
-        fix: "write a base URL such as http://x402-gateway.x402.svc:9402".to_owned(),
+        fix: "write a base URL such as http://x402-gateway-admin.x402.svc:9402".to_owned(),
     })?;
     Ok(Gate { service, port: obol_stackdir::DEFAULT_PORT, admin, interval: Duration::from_secs(10) })
 }

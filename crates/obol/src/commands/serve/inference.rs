@@ -2,8 +2,9 @@
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
+use obol_controller::{HOST_SERVICE, Home};
 use obol_inference::{Directory, Model, ModelConfig, Secret, probe, serve};
-use obol_offer::{Offer, OfferKind};
+use obol_offer::{Offer, OfferKind, Upstream};
 use obol_stackdir::{OfferFile, parse_offer};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -62,7 +63,11 @@ fn offer(args: &ServeInferenceArgs) -> Result<Offer, Error> {
         Error::failed("offer_malformed", format!("{}: {error}", args.offer.display()), "write it as `obol schema offer` says")
     })?;
     let name = file.name.parse().map_err(|_| unnamed())?;
-    let (_, offer) = parse_offer(&text, &args.offer, OfferKind::Inference, &name).map_err(Error::Broken)?;
+    let (_, mut offer) = parse_offer(&text, &args.offer, OfferKind::Inference, &name).map_err(Error::Broken)?;
+    // A Pod's loopback is its own; the machine of a local cluster is a Service.
+    if let Upstream::Host { port } = offer.upstream {
+        offer.upstream = Upstream::Service { name: HOST_SERVICE.to_owned(), namespace: Home::default().system, port };
+    }
     Ok(offer)
 }
 
