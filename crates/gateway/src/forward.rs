@@ -180,13 +180,9 @@ impl Shared {
         let offer = &visit.entry.offer;
         // A body that was not digested may be another one by now, and is not run for nothing.
         let bound = matches!(request.body(), RequestBody::Ready { .. });
-        let again = (bound && offer.delivery.on_lost == OnLost::Rerun).then(|| payment.clone());
+        let reruns = bound && offer.delivery.on_lost == OnLost::Rerun;
         let id = visit.purchase.as_ref();
-        let mut admitted = self.cashier.admit_named(&offer.name, payment, &offer.facilitators, fingerprint, id).await;
-        if let (Err(Refusal::AlreadyUsed(_)), Some(payment)) = (&admitted, again) {
-            admitted = self.cashier.rerun(payment, fingerprint).await;
-        }
-        match admitted {
+        match self.cashier.admit_or_rerun(&offer.name, payment, &offer.facilitators, fingerprint, id, reruns).await {
             Ok(permit) => {
                 timing.add("verify", started);
                 Ok((permit, request))

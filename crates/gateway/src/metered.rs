@@ -283,11 +283,15 @@ impl Shared {
     }
 
     async fn settle(&self, state: &OfferState, terms: &Terms, spent: Spent, charge: Amount) -> Outcome {
-        let payer = spent.payer();
+        let (payer, paid_already) = (spent.payer(), spent.is_paid_already());
         let captured = spent.capture_delivered(charge).await;
         let count = |code| state.count_payment(&self.metrics, Some(terms), code);
         match captured {
             // What is charged is what was delivered.
+            Some(Captured::Settled(receipt, _)) if paid_already => {
+                count("rerun");
+                Ok(receipt)
+            }
             Some(Captured::Settled(receipt, _)) => {
                 count("settled");
                 state.count_captured(&self.metrics, terms, receipt.amount);

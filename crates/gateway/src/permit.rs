@@ -61,6 +61,11 @@ impl Spent {
         }
     }
 
+    /// Whether it was paid for before.
+    pub fn is_paid_already(&self) -> bool {
+        self.0.as_ref().is_some_and(PaymentPermit::is_paid)
+    }
+
     /// Who pays.
     pub fn payer(&self) -> Option<Address> {
         self.0.as_ref().map(|permit| permit.payment().authorization.from)

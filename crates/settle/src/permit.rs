@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use obol_offer::{Amount, B256};
@@ -15,7 +15,7 @@ use crate::{
     Receipt, SettleOutcome, StoredAnswer,
     cashier::Core,
     exposure::Exposed,
-    journal::{Ask, Change, Journal, Reservation, Row, WriteError},
+    journal::{Ask, Change, Journal, Reservation, Row, WriteError, now_ms},
     pool::Member,
     refusal::Known,
     rerun::Rerun,
@@ -159,6 +159,9 @@ impl PaymentPermit {
     /// As [`capture_amount`](Self::capture_amount), once the answer has left: what is paid then is delivered, also when
     /// that is only found out after a crash.
     pub async fn capture_delivered(mut self, charge: Amount) -> Captured {
+        if let Some(rerun) = self.rerun.take() {
+            return rerun.delivered();
+        }
         if let Some(inner) = &mut self.inner {
             inner.delivered = true;
         }
@@ -171,8 +174,7 @@ impl PaymentPermit {
         if self.is_paid() {
             return Duration::MAX;
         }
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let left = Duration::from_secs(self.payment.authorization.valid_before).saturating_sub(now);
+        let left = Duration::from_secs(self.payment.authorization.valid_before).saturating_sub(Duration::from_millis(now_ms()));
         let settle = self.inner.as_ref().map_or(Duration::ZERO, |inner| inner.core.settle_timeout);
         left.saturating_sub(settle.min(left / 2))
     }
@@ -240,7 +242,7 @@ impl Inner {
         let until = self.retried_until();
         let begun = loop {
             let begun = match self.reservation.begin(ask.clone(), kept.clone()).await {
-                Err(WriteError::Conflict(row)) if self.is_given_back(&row) => self.reservation.begin_anew(ask.clone()).await,
+                Err(WriteError::Conflict(row)) if self.may_begin_anew(&row) => self.reservation.begin_anew(row.state, ask.clone()).await,
                 begun => begun,
             };
             match begun {
@@ -260,6 +262,7 @@ impl Inner {
             Err(WriteError::Conflict(_) | WriteError::Illegal | WriteError::Exposed) => {
                 tracing::warn!(payment = %self.payment.replay_key(), "not settled: the payment is not this process's any more");
                 self.core.counters.settle_not_asked.add();
+                self.lose();
                 self.reservation.release().await;
                 return Captured::NotAsked;
             }
@@ -287,10 +290,11 @@ impl Inner {
         if self.delivered { None } else { self.core.doubts.find(self.payment.authorization.from, self.fingerprint) }
     }
 
-    /// Whether another process took this one for dead, and gave the payment back, while the answer left.
-    fn is_given_back(&self, row: &Row) -> bool {
+    /// Whether an answer that has left may be charged all the same: another process took this one for dead meanwhile,
+    /// and gave the payment back; or an earlier try to write reached the disk, and nobody was asked.
+    fn may_begin_anew(&self, row: &Row) -> bool {
         let is_same = row.fingerprint == self.fingerprint && row.payload.0 == self.payment.payload_digest;
-        self.delivered && is_same && row.state == State::Released
+        self.delivered && is_same && matches!(row.state, State::Released | State::Settling)
     }
 
     /// What is written down before the facilitator is asked.
@@ -339,7 +343,7 @@ impl Inner {
         core.counters.settled.add();
         let (state, events, delivery): (_, &[Event], _) = if *delivered {
             core.counters.delivered.add();
-            (State::Delivered, &[Event::SettleSettled, Event::Delivered], Delivery { pending: None })
+            (State::Delivered, &[Event::SettleSettled, Event::Delivered], Delivery::done())
         } else {
             (State::Settled, &[Event::SettleSettled], core.delivery(payment.replay_key()))
         };
@@ -446,6 +450,11 @@ impl Core {
 }
 
 impl Delivery {
+    /// The answer has left, and the journal knows.
+    pub(crate) const fn done() -> Self {
+        Self { pending: None }
+    }
+
     /// There was no answer to begin with.
     pub(crate) async fn give_back(mut self) {
         if let Some(Pending { journal, key, .. }) = self.pending.take() {

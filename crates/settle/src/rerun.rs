@@ -1,8 +1,8 @@
 //! One more run of a request that was paid for and whose answer got lost.
 
-use obol_offer::B256;
+use obol_offer::{B256, OfferName};
 use obol_payment::Event;
-use obol_x402::MatchedPayment;
+use obol_x402::{MatchedPayment, PaymentId};
 
 use crate::{
     Captured, Cashier, Delivery, PaymentPermit, Receipt, Refusal,
@@ -24,6 +24,12 @@ impl Rerun {
         Captured::Settled(self.receipt, self.delivery)
     }
 
+    /// The same, once the answer has left.
+    pub fn delivered(self) -> Captured {
+        self.delivery.complete();
+        Captured::Settled(self.receipt, Delivery::done())
+    }
+
     /// The upstream was never reached: it may be tried again.
     pub async fn give_back(self) {
         self.delivery.give_back().await;
@@ -31,6 +37,30 @@ impl Rerun {
 }
 
 impl Cashier {
+    /// As [`admit_named`](Self::admit_named); where `reruns`, a payment that has bought this very request, and
+    /// whose answer got lost, has leave to [run it once more](Self::rerun).
+    ///
+    /// # Errors
+    /// [`Refusal`]; nothing has moved except where it says so.
+    pub async fn admit_or_rerun(
+        &self,
+        offer: &OfferName,
+        payment: MatchedPayment,
+        facilitators: &[url::Url],
+        fingerprint: [u8; 32],
+        id: Option<&PaymentId>,
+        reruns: bool,
+    ) -> Result<PaymentPermit, Refusal> {
+        let again = reruns.then(|| payment.clone());
+        let admitted = self.admit_named(offer, payment, facilitators, fingerprint, id).await;
+        let (Err(Refusal::AlreadyUsed(_)), Some(payment)) = (&admitted, again) else { return admitted };
+        match self.rerun(payment, fingerprint).await {
+            // Another payment has bought it, under the same name.
+            Err(Refusal::OtherRequest) => admitted,
+            rerun => rerun,
+        }
+    }
+
     /// Leave to run a request once more whose payment is `owed`, for nothing. To be called only for a
     /// payment that [`admit`](Self::admit) has just refused as [`AlreadyUsed`](Refusal::AlreadyUsed) for
     /// this very request, which is where its payer was proven.

@@ -7,13 +7,17 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use obol_offer::Address;
+use obol_offer::{Address, OnLost};
 use obol_settle::Cashier;
+use obol_x402::PaymentId;
 
 use crate::{
     gateway::{Answer, serve},
     world::Shared,
 };
+
+/// Most payments that one buyer signs.
+pub const MAX_SIGNED: u32 = 4;
 
 /// How a buyer behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +41,12 @@ pub struct Buyer {
     pub payer: Address,
     /// Whether only the facilitator can check its signature.
     pub is_wallet: bool,
+    /// What it may cost at most, in atomic units, where what is used is charged.
+    pub ceiling: Option<u64>,
+    /// What its offer does for lost answers.
+    pub on_lost: OnLost,
+    /// What it calls its purchase.
+    pub name: Option<PaymentId>,
     /// Its request.
     pub fingerprint: [u8; 32],
     /// Unix milliseconds at which it comes.
@@ -112,6 +122,12 @@ async fn send(world: &Shared, cashier: &Cashier, index: usize, id: usize) -> Vec
                 _ => Leaves::Never,
             };
             let late = if copy == 0 || state.rng.percent(50) { 0 } else { state.rng.range(0, 3_000) };
+            let mut id = id;
+            if copy > 0 && buyer.name.is_some() && state.buyers[index].signed < MAX_SIGNED && state.rng.percent(30) {
+                // The same purchase, signed anew.
+                state.buyers[index].signed += 1;
+                id = state.sign(index);
+            }
             let request = serve(world.clone(), cashier.clone(), id, fingerprint, forged);
             let world = world.clone();
             copies.push(async move {

@@ -1,7 +1,7 @@
 //! A chain as a ledger: ERC-3009 (a nonce once, the window, the balance), a mempool, and
 //! reorganisations that put young transfers back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::BoxFuture;
 use obol_offer::{Address, Amount, B256};
@@ -37,7 +37,8 @@ struct Pending {
     amount: u64,
     valid_before: u64,
     /// Its block was dropped from deep below, and every node has it: it comes back, whatever was
-    /// promised, and its payer cannot spend the money meanwhile.
+    /// promised, and its payer cannot spend the money meanwhile. It is lost where the payer has
+    /// cancelled the authorization by then.
     returns: bool,
 }
 
@@ -51,7 +52,10 @@ pub struct Ledger {
     mempool: BTreeMap<(u64, u64), Pending>,
     /// By time of the reorganisation that undoes it.
     undone: BTreeMap<(u64, u64), Pending>,
-    promised: Vec<Key>,
+    promised: BTreeSet<Key>,
+    /// Promised, and then taken back by a reorganisation deeper than what a reader waits for: as the
+    /// configured depth has it.
+    lost: BTreeSet<Key>,
     serial: u64,
 }
 
@@ -66,6 +70,8 @@ pub enum Happened {
     Undone(Key),
     /// It is in a block again.
     Returned(Key),
+    /// It will not be: its payer has cancelled it.
+    Lost(Key),
 }
 
 /// Which reorganisations there are.
@@ -96,7 +102,7 @@ impl Ledger {
 
     /// Somebody relies on it.
     pub fn promise(&mut self, key: Key) {
-        self.promised.push(key);
+        self.promised.insert(key);
     }
 
     /// Whether the money moved, as of now.
@@ -114,9 +120,20 @@ impl Ledger {
         self.mempool.iter().find(|(_, tx)| tx.key == *key).map(|((at, _), _)| *at)
     }
 
-    /// Whether it moved, was undone, and is on its way back.
-    pub fn returns(&self, key: &Key) -> bool {
-        self.mempool.values().any(|tx| tx.key == *key && tx.returns)
+    /// Whether the money moved, as far as anybody can know who waits as long as readers do.
+    pub fn is_taken(&self, key: &Key) -> bool {
+        self.moved(key).is_some() || self.is_away(key)
+    }
+
+    /// Whether it moved, and a deep reorganisation has undone it: it is on its way back, or was
+    /// promised and is lost.
+    pub fn is_away(&self, key: &Key) -> bool {
+        self.lost.contains(key) || self.mempool.values().any(|tx| tx.key == *key && tx.returns)
+    }
+
+    /// Whether it was promised, and will never move: the payer may pay again.
+    pub fn is_lost(&self, key: &Key) -> bool {
+        self.lost.contains(key)
     }
 
     /// Whether it may still move.
@@ -162,6 +179,13 @@ impl Ledger {
             None
         };
         if let Some(failure) = failure {
+            if tx.returns {
+                *balance += tx.amount;
+                if self.promised.contains(&tx.key) {
+                    self.lost.insert(tx.key);
+                }
+                return events.push((at, Happened::Lost(tx.key)));
+            }
             return events.push((at, Happened::Reverted(tx.key, failure)));
         }
         if !tx.returns {

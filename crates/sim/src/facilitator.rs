@@ -5,13 +5,14 @@
 //! real reader of HTTP answers.
 
 use futures_util::future::BoxFuture;
-use obol_settle::{Facilitator, SettleOutcome, VerifyOutcome, sim};
+use obol_offer::{Address, Network, Scheme};
+use obol_settle::{Facilitator, PaymentState as State, SettleOutcome, VerifyOutcome, sim};
 use obol_x402::MatchedPayment;
 
 use crate::{
     chain::{Key, hash},
     plan::Planted,
-    world::{PRICE, Shared, World, number, short},
+    world::{Shared, World, number, short},
 };
 
 /// One facilitator.
@@ -29,9 +30,24 @@ fn key_of(payment: &MatchedPayment) -> Key {
     (payment.authorization.from, payment.authorization.nonce)
 }
 
+/// Who sends a facilitator's settlements of metered payments.
+pub fn upto_address(id: &str) -> Address {
+    Address::repeat_byte(id.bytes().last().unwrap_or_default())
+}
+
+/// What it is asked to move: of a metered payment as its requirements say, as over HTTP.
+fn asked(payment: &MatchedPayment) -> u64 {
+    let body = std::str::from_utf8(&payment.facilitator_body).unwrap();
+    body.split(r#""amount":""#).nth(1).and_then(|rest| rest.split('"').next()?.parse().ok()).unwrap()
+}
+
 impl Facilitator for SimFacilitator {
     fn id(&self) -> &str {
         &self.id
+    }
+
+    fn upto(&self, _: &Network) -> Option<Address> {
+        Some(upto_address(&self.id))
     }
 
     fn verify<'a>(&'a self, payment: &'a MatchedPayment) -> BoxFuture<'a, VerifyOutcome> {
@@ -120,7 +136,7 @@ fn verdict(world: &mut World, payment: &MatchedPayment, now: u64, trouble: bool)
         invalid("invalid_exact_evm_nonce_already_used")
     } else if now / 1000 + 6 > payment.authorization.valid_before {
         invalid("invalid_exact_evm_payload_authorization_valid_before")
-    } else if balance < PRICE {
+    } else if balance < world.payments[number(&key)].price() {
         invalid("insufficient_funds")
     } else {
         (200, format!(r#"{{"isValid":true,"payer":"{payer}"}}"#))
@@ -154,6 +170,10 @@ impl World {
     fn check_ask(&mut self, id: usize) {
         self.advance();
         let payment = &self.payments[id];
+        if payment.streamed {
+            // Its answer has left: it is charged whatever became of others.
+            return;
+        }
         let (payer, fingerprint) = (payment.key().0, payment.fingerprint);
         let others: Vec<_> = (0..self.payments.len())
             .filter(|other| {
@@ -166,12 +186,12 @@ impl World {
         }
         let rows = self.rows().unwrap_or_default();
         // Asking once more about one that may have moved is no second settlement.
-        if !rows.iter().any(|row| row.0 == id && row.1 == obol_settle::PaymentState::Settling) || self.payments[id].doubted {
+        if !rows.iter().any(|row| row.0 == id && row.1.state == State::Settling) || self.payments[id].doubted {
             return;
         }
-        for row in rows {
-            if others.contains(&row.0) && row.1.is_unsettled() && row.1 != obol_settle::PaymentState::Settling {
-                self.violate(format!("p{id} is settled while p{} of the same request is {}", row.0, row.1));
+        for (other, row) in rows {
+            if others.contains(&other) && row.state.is_unsettled() && row.state != State::Settling {
+                self.violate(format!("p{id} is settled while p{other} of the same request is {}", row.state));
             }
         }
     }
@@ -200,7 +220,13 @@ impl World {
         if now / 1000 + 2 > window {
             return (5, Some(Step::Refused("invalid_exact_evm_payload_authorization_valid_before")));
         }
-        if balance < PRICE {
+        let mut amount = asked(payment);
+        if self.plan.planted == Some(Planted::Overcharged) {
+            amount *= 2;
+        } else if self.plan.lies && payment.terms.scheme == Scheme::Upto && self.rng.percent(20) {
+            amount = self.rng.range(1, self.payments[number(&key)].price());
+        }
+        if balance < amount {
             return (5, Some(Step::Refused("insufficient_funds")));
         }
         // Some requests lie about in the network; some transactions in the mempool.
@@ -209,7 +235,7 @@ impl World {
             5 => self.rng.range(2_000, 60_000),
             _ => self.rng.range(50, 3_000),
         };
-        self.ledger.send(key, PRICE, window, now + delay);
+        self.ledger.send(key, amount, window, now + delay);
         (self.rng.range(1, 300), Some(Step::Sent))
     }
 

@@ -1,10 +1,13 @@
 //! What the gateway does with one paid request, in the same steps, round the real cashier.
 
-use obol_settle::{Captured, Cashier, Refusal, StoredAnswer};
-use obol_x402::MIN_VALIDITY_LEFT;
+use obol_offer::{OnLost, Scheme};
+use obol_settle::{Captured, Cashier, PaymentPermit, Refusal, StoredAnswer};
+use obol_x402::{LocalCheck, MIN_VALIDITY_LEFT, MatchedPayment};
 
 use crate::{
     chain::Key,
+    exposure::Hold,
+    metered,
     plan::Planted,
     world::{Shared, short},
 };
@@ -14,6 +17,8 @@ use crate::{
 pub enum Answer {
     /// 200, and the whole answer.
     Paid,
+    /// 200, and nothing was used.
+    Free,
     /// 402: sign a payment.
     Sign,
     /// 409: the same payment is being worked on.
@@ -26,7 +31,7 @@ pub enum Answer {
     Other,
     /// 503: nobody knows yet; the same payment again.
     Unknown,
-    /// 502 or 503: nothing moved; the same payment again.
+    /// 429, 502 or 503: nothing moved; the same payment again.
     Failed,
     /// The connection broke.
     Lost,
@@ -43,7 +48,7 @@ pub async fn serve(world: Shared, cashier: Cashier, id: usize, fingerprint: [u8;
     if forged {
         payment.authorization.signature = vec![0];
         payment.payload_digest = [0xF0; 32];
-        payment.local_check = obol_x402::LocalCheck::Undecided;
+        payment.local_check = LocalCheck::Undecided;
     }
     let answer = steps(&world, &cashier, id, fingerprint, payment, planted).await;
     let mut world = world.lock();
@@ -60,7 +65,7 @@ async fn steps(
     cashier: &Cashier,
     id: usize,
     fingerprint: [u8; 32],
-    payment: obol_x402::MatchedPayment,
+    payment: MatchedPayment,
     planted: Option<Planted>,
 ) -> Answer {
     let now = obol_settle::sim::now_ms().unwrap_or_default() / 1000;
@@ -75,33 +80,71 @@ async fn steps(
     }
     let early = (planted == Some(Planted::NoClaim)).then(|| Execution::begin(world, id));
     let offer = "weather".parse().unwrap();
-    let permit = match cashier.admit(&offer, payment, &[], fingerprint).await {
+    let (on_lost, name) = {
+        let world = world.lock();
+        let buyer = &world.buyers[world.payments[id].buyer];
+        let name = buyer.name.clone().filter(|_| planted != Some(Planted::NamesIgnored));
+        (buyer.on_lost, name)
+    };
+    let admitted = cashier.admit_or_rerun(&offer, payment, &[], fingerprint, name.as_ref(), on_lost == OnLost::Rerun).await;
+    let permit = match admitted {
         Ok(permit) => permit,
+        Err(Refusal::AlreadyUsed(_)) if planted == Some(Planted::RerunUnnoted) => {
+            drop(Execution::begin_again(world, id));
+            return Answer::Used;
+        }
         Err(refusal) => return told(world, id, &refusal),
     };
-    let execution = early.unwrap_or_else(|| Execution::begin(world, id));
-    let (wait, fails, drops, keeps) = {
+    let hold = Hold::begin(world, id, &permit);
+    let (wait, fate) = {
         let mut world = world.lock();
-        let keeps = world.rng.percent(40);
-        let (wait, fails, drops) =
-            (if world.rng.percent(10) { 20_000 } else { world.rng.range(1, 2_000) }, world.rng.percent(15), world.rng.percent(50));
-        (wait, fails, drops, keeps)
+        let wait = if world.rng.percent(10) { 20_000 } else { world.rng.range(1, 2_000) };
+        let fate = if world.rng.percent(15) { world.rng.below(3) } else { 3 };
+        (wait, fate)
     };
-    world.sleep(wait).await;
-    drop(execution);
-    if fails {
-        if drops {
-            drop(permit)
-        } else {
-            permit.release().await
-        }
+    if fate == 0 {
+        // Nobody is there: the upstream never runs.
+        permit.unsent().await;
         return Answer::Failed;
     }
+    let execution = early.unwrap_or_else(|| match permit.is_paid() {
+        true => Execution::begin_again(world, id),
+        false => Execution::begin(world, id),
+    });
+    world.sleep(wait).await;
+    drop(execution);
+    match fate {
+        1 => {
+            drop(permit);
+            return Answer::Failed;
+        }
+        2 => {
+            permit.release().await;
+            return Answer::Failed;
+        }
+        _ => {}
+    }
+    if permit.payment().terms.scheme == Scheme::Upto && world.lock().rng.percent(75) {
+        return metered::stream(world, id, permit, hold).await;
+    }
+    capture(world, id, permit, hold, on_lost).await
+}
+
+/// The money first, then the answer.
+async fn capture(world: &Shared, id: usize, permit: PaymentPermit, hold: Option<Hold>, on_lost: OnLost) -> Answer {
+    let planted = world.lock().plan.planted;
     if planted == Some(Planted::AnswerFirst) {
         world.lock().begin_answer(id);
     }
-    let kept = keeps.then(|| StoredAnswer { status: 200, headers: Vec::new(), body: body(id) });
-    match permit.capture_for(kept).await {
+    let is_paid = permit.is_paid();
+    let (charge, kept) = {
+        let mut world = world.lock();
+        let kept = on_lost == OnLost::StoredAnswer && world.rng.percent(70);
+        (metered::reported(&mut world, id, is_paid), kept.then(|| StoredAnswer { status: 200, headers: Vec::new(), body: body(id) }))
+    };
+    // Nothing leaves before it is paid for.
+    drop(hold);
+    match permit.capture_amount(charge.into(), kept).await {
         Captured::Settled(_, delivery) => {
             if planted != Some(Planted::AnswerFirst) {
                 world.lock().begin_answer(id);
@@ -112,24 +155,23 @@ async fn steps(
             delivery.complete();
             Answer::Paid
         }
+        Captured::Nothing => Answer::Free,
         Captured::Refused { .. } => Answer::Sign,
-        Captured::NotAsked | Captured::Nothing => Answer::Failed,
+        Captured::NotAsked => Answer::Failed,
         Captured::Unsettled { .. } if planted == Some(Planted::UnknownIs402) => Answer::Sign,
         Captured::Unsettled { .. } => Answer::Unknown,
     }
 }
 
 /// The body that a payment buys.
-fn body(id: usize) -> Vec<u8> {
+pub fn body(id: usize) -> Vec<u8> {
     format!("answer {id}").into_bytes()
 }
 
 fn told(world: &Shared, id: usize, refusal: &Refusal) -> Answer {
     match refusal {
         Refusal::Answered { answer, .. } => {
-            if answer.body != body(id) {
-                world.lock().violate(format!("p{id} gets the answer of another payment"));
-            }
+            world.lock().check_again(id, &answer.body);
             Answer::Again
         }
         Refusal::InProgress => Answer::InProgress,
@@ -151,6 +193,12 @@ impl Execution {
     fn begin(world: &Shared, id: usize) -> Self {
         world.lock().execute(id);
         Self { world: world.clone(), id }
+    }
+
+    /// For a payment that was made, and whose answer got lost.
+    fn begin_again(world: &Shared, id: usize) -> Self {
+        world.lock().execute_again(id);
+        Self::begin(world, id)
     }
 }
 

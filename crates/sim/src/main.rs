@@ -84,11 +84,11 @@ fn many(args: &Args, out: &mut impl io::Write) -> io::Result<ExitCode> {
     }
     let seconds = begun.elapsed().as_secs_f64();
     let (counts, hash) = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let Counts { requests, settles, transfers, delivered, crashes } = counts;
+    let Counts { requests, settles, transfers, delivered, crashes, streams, reruns, refunds } = counts;
     writeln!(
         out,
         "{} seeds in {seconds:.1} s, {:.0} a second: {requests} requests, {settles} questions to settle, {transfers} transfers, \
-         {delivered} answers, {crashes} crashes; every promise was kept; trace {hash:016x}",
+         {delivered} answers ({streams} streamed, {reruns} made again), {refunds} refunds, {crashes} crashes; every promise was kept; trace {hash:016x}",
         args.seeds,
         args.seeds as f64 / seconds
     )?;

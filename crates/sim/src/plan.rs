@@ -19,18 +19,33 @@ pub enum Planted {
     ExpiredUnseen,
     /// A facilitator that lies is believed.
     LiesBelieved,
+    /// What one payer owes is not bounded.
+    Unbounded,
+    /// Of a metered payment all is charged that was signed for.
+    CeilingCharged,
+    /// A facilitator moves twice what it was asked for, and says nothing of it.
+    Overcharged,
+    /// A lost answer is made again without a word in the journal.
+    RerunUnnoted,
+    /// What payers call their purchases is ignored.
+    NamesIgnored,
 }
 
 impl Planted {
-    /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::UnknownIsRefused,
-        Self::UnknownIs402,
-        Self::AnswerFirst,
-        Self::NoClaim,
-        Self::NoSync,
-        Self::ExpiredUnseen,
-        Self::LiesBelieved,
+    /// All of them, each with words of what it breaks.
+    pub const ALL: [(Self, &'static str); 12] = [
+        (Self::UnknownIsRefused, "its money"),
+        (Self::UnknownIs402, "told to sign again"),
+        (Self::AnswerFirst, "leaves unpaid"),
+        (Self::NoClaim, "twice at once"),
+        (Self::NoSync, "the journal does not"),
+        (Self::ExpiredUnseen, "told to sign again"),
+        (Self::LiesBelieved, "unpaid"),
+        (Self::Unbounded, "is let in for"),
+        (Self::CeilingCharged, "was used"),
+        (Self::Overcharged, "its ceiling"),
+        (Self::RerunUnnoted, "is run again"),
+        (Self::NamesIgnored, "bought one purchase twice"),
     ];
 }
 
@@ -57,8 +72,12 @@ pub struct Plan {
     pub clock_jumps: bool,
     /// Whether facilitators lie about money. The cashier then holds their word against the chain.
     pub lies: bool,
-    /// Whether reorganisations reach behind what a reader takes for made. Such a transfer comes back.
+    /// Whether reorganisations reach behind what a reader takes for made.
     pub deep_reorgs: bool,
+    /// Buyers of metered answers in so many of a hundred cases.
+    pub metered: u64,
+    /// Whether the seller sends money back.
+    pub refunds: bool,
     /// The bug that was put in.
     pub planted: Option<Planted>,
 }
@@ -79,6 +98,8 @@ impl Plan {
             full: rng.percent(25),
             trouble: [0, 10, 30, 60][rng.below(4) as usize],
             clock_jumps: rng.percent(30),
+            metered: [0, 40, 100][rng.below(3) as usize],
+            refunds: rng.percent(30),
             planted,
         }
     }

@@ -5,8 +5,8 @@ use std::{
     time::Duration,
 };
 
-use obol_offer::Address;
-use obol_settle::{Archiving, Cashier, CashierConfig, Facilitator, OpenError, Recovery, sim::Host};
+use obol_offer::{Address, OnLost};
+use obol_settle::{Archiving, Cashier, CashierConfig, Facilitator, OpenError, Recovery, Refund, sim::Host};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -14,6 +14,7 @@ use crate::{
     buyer::{Buyer, Manner, shop},
     chain::Node,
     disk::{Handle, Image, Machine, fresh},
+    exposure::UNITS,
     facilitator::SimFacilitator,
     plan::{Plan, Planted},
     rng::Rng,
@@ -76,8 +77,8 @@ fn populate(shared: &Shared) {
     world.note(format_args!("{plan:?}"));
     for payer in 0..plan.payers {
         let rich = world.rng.percent(80);
-        let payments = if rich { 1000 } else { world.rng.range(0, 3) };
-        world.ledger.balances.insert(Address::repeat_byte(0x10 + payer as u8), payments * PRICE);
+        let balance = if rich { 1_000_000 * PRICE } else { world.rng.range(0, 3) * if world.rng.percent(50) { PRICE } else { 300_000 } };
+        world.ledger.balances.insert(Address::repeat_byte(0x10 + payer as u8), balance);
     }
     for index in 0..plan.buyers {
         let payer = Address::repeat_byte(0x10 + world.rng.below(plan.payers) as u8);
@@ -92,6 +93,9 @@ fn populate(shared: &Shared) {
             manner,
             payer,
             is_wallet: world.rng.percent(25),
+            ceiling: world.rng.percent(plan.metered).then(|| [200_000, 400_000, 700_000, 1_500_000][world.rng.below(4) as usize]),
+            on_lost: [OnLost::Receipt, OnLost::StoredAnswer, OnLost::Rerun][world.rng.below(3) as usize],
+            name: world.rng.percent(30).then(|| format!("purchase-of-buyer-{index}").parse().unwrap()),
             fingerprint: [index as u8; 32],
             from: now + world.rng.range(0, 60_000),
             payment: None,
@@ -99,7 +103,8 @@ fn populate(shared: &Shared) {
             rounds: world.rng.range(4, 20) as u32,
             is_done: false,
         };
-        world.note(format_args!("b{index} is {manner:?}"));
+        let Buyer { ceiling, on_lost, name, .. } = &buyer;
+        world.note(format_args!("b{index} is {manner:?}, {ceiling:?}, {on_lost:?}, {name:?}"));
         world.buyers.push(buyer);
     }
 }
@@ -122,6 +127,7 @@ fn config(shared: &Shared) -> CashierConfig {
         }
     }
     config.settle_timeout = settle_timeout;
+    config.max_exposure = if plan.planted == Some(Planted::Unbounded) { u64::MAX } else { UNITS };
     config.recovery = Recovery { first: Duration::from_secs(5), longest: Duration::from_secs(120), tries: 16 };
     config.archiving = Archiving::default();
     config
@@ -165,6 +171,23 @@ async fn jump(shared: Shared) {
     }
 }
 
+/// The seller sends money back, now and then, where something is owed.
+async fn refund(shared: Shared, cashier: Cashier) {
+    loop {
+        let wait = shared.lock().rng.range(2_000, 60_000);
+        shared.sleep(wait).await;
+        let owed = shared.lock().rows().unwrap_or_default().into_iter().find(|(_, row)| row.state.is_owed());
+        let Some((id, row)) = owed else { continue };
+        let noted = cashier.note_refund(&row.key, Refund::default()).await;
+        let mut world = shared.lock();
+        world.note(format_args!("p{id} is sent back: {noted:?}"));
+        if noted.is_ok() && !world.is_dead() {
+            world.payments[id].refunded = true;
+            world.counts.refunds += 1;
+        }
+    }
+}
+
 /// One life of the cashier, up to a crash or a clean end; returns what is on its disk.
 fn live(shared: &Shared, image: Image, rng: &mut Rng, last: bool) -> Image {
     let faults = shared.lock().plan.faults(rng, last);
@@ -182,8 +205,14 @@ fn live(shared: &Shared, image: Image, rng: &mut Rng, last: bool) -> Image {
         let now = shared.lock().now();
         obol_settle::sim::set_clock(now + skew);
         let Some(cashier) = open(shared, &machine).await else { return };
-        shared.lock().cashier = Some(cashier.clone());
-        shared.lock().check_books(false);
+        let tasks = {
+            let mut world = shared.lock();
+            world.cashier = Some(cashier.clone());
+            world.remember();
+            world.check_books(false);
+            world.tasks.clone()
+        };
+        let _refunds = shared.lock().plan.refunds.then(|| AbortOnDropHandle::new(tokio::spawn(refund(shared.clone(), cashier.clone()))));
         let _jumps = shared.lock().plan.clock_jumps.then(|| AbortOnDropHandle::new(tokio::spawn(jump(shared.clone()))));
         let buyers = shared.lock().buyers.len();
         let shopping = (0..buyers).map(|index| tokio::spawn(shop(shared.clone(), cashier.clone(), index))).collect::<Vec<_>>();
@@ -199,6 +228,8 @@ fn live(shared: &Shared, image: Image, rng: &mut Rng, last: bool) -> Image {
             machine.crash();
             return;
         }
+        tasks.close();
+        tasks.wait().await;
         cashier.drain().await;
         shared.sleep(5_000).await;
         let mut world = shared.lock();
@@ -250,8 +281,9 @@ fn aftermath(shared: &Shared, image: Image) {
         let mut world = shared.lock();
         world.advance();
         world.check_books(true);
-        let rows = world.rows();
-        world.note(format_args!("{rows:?}"));
+        for (id, row) in world.rows().unwrap_or_default() {
+            world.note(format_args!("p{id} is {}, settled: {:?}", row.state, row.settled));
+        }
     });
     let entered = runtime.enter();
     shared.lock().end_life();

@@ -11,11 +11,13 @@ use obol_offer::{Address, Amount, B256, Network, Scheme, Terms};
 use obol_settle::Cashier;
 use obol_x402::{Authorization, AuthorizationKind, LocalCheck, MatchedPayment, Version};
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 use crate::{
     buyer::Buyer,
     chain::{Happened, Key, Ledger, Reorgs},
     disk::Machine,
+    facilitator::upto_address,
     plan::Plan,
     rng::Rng,
 };
@@ -41,12 +43,36 @@ pub struct Payment {
     pub delivered: bool,
     /// Somebody was told that its outcome is unknown, or pending.
     pub doubted: bool,
+    /// Runs of its request for nothing, after its answer got lost.
+    pub reruns: u32,
+    /// The seller says that the money was sent back.
+    pub refunded: bool,
+    /// What of its last answer was used, in atomic units: the price of an exact one.
+    pub used: u64,
+    /// Whether that left before it was charged.
+    pub streamed: bool,
+    /// What an answer under way may come to.
+    pub held: u64,
+    /// What answers cost that left in this life, and are not paid for.
+    pub unpaid: u64,
+    /// The same of the last one, while it may still be paid for.
+    pub unknown: u64,
 }
 
 impl Payment {
     /// Payer and nonce.
     pub fn key(&self) -> Key {
         (self.matched.authorization.from, self.matched.authorization.nonce)
+    }
+
+    /// Whether what is used is charged.
+    pub fn is_metered(&self) -> bool {
+        self.matched.terms.scheme == Scheme::Upto
+    }
+
+    /// Atomic units that were signed for: the price, or the ceiling.
+    pub fn price(&self) -> u64 {
+        self.matched.terms.amount.to_string().parse().unwrap()
     }
 }
 
@@ -63,6 +89,12 @@ pub struct Counts {
     pub delivered: u64,
     /// Crashes.
     pub crashes: u64,
+    /// Metered answers that left before they were charged.
+    pub streams: u64,
+    /// Lost answers that were made again.
+    pub reruns: u64,
+    /// Payments sent back.
+    pub refunds: u64,
 }
 
 impl std::ops::AddAssign for Counts {
@@ -72,6 +104,9 @@ impl std::ops::AddAssign for Counts {
         self.transfers += other.transfers;
         self.delivered += other.delivered;
         self.crashes += other.crashes;
+        self.streams += other.streams;
+        self.reruns += other.reruns;
+        self.refunds += other.refunds;
     }
 }
 
@@ -91,6 +126,8 @@ pub struct World {
     pub machine: Option<Arc<Machine>>,
     /// The cashier of this life.
     pub cashier: Option<Cashier>,
+    /// What goes on when a buyer has left.
+    pub tasks: TaskTracker,
     /// Whether everything works from now on.
     pub is_calm: bool,
     /// What went wrong first.
@@ -118,6 +155,7 @@ impl Shared {
             buyers: Vec::new(),
             machine: None,
             cashier: None,
+            tasks: TaskTracker::new(),
             is_calm: false,
             violation: None,
             counts: Counts::default(),
@@ -171,6 +209,7 @@ impl World {
     /// A life begins on a clock of its own, `later` after the last one.
     pub fn begin_life(&mut self, later: u64) {
         self.base += later;
+        self.tasks = TaskTracker::new();
         self.started = Some(Instant::now());
     }
 
@@ -231,16 +270,26 @@ impl World {
         now
     }
 
-    /// An honest buyer pays once for a request.
+    /// A metered payment moves what was used, and a purchase is paid for once.
     fn check_transfer(&mut self, key: &Key) {
-        let buyer = self.payments[number(key)].buyer;
-        if !self.buyers[buyer].is_honest() {
-            return;
+        let payment = &self.payments[number(key)];
+        let (name, used, ceiling, buyer) = (short(key), payment.used, payment.price(), payment.buyer);
+        let moved = self.ledger.moved(key).unwrap_or_default();
+        if moved > ceiling {
+            self.violate(format!("{name} moved {moved}, and {ceiling} is its ceiling"));
+        }
+        if moved > used && !self.plan.lies {
+            self.violate(format!("{name} moved {moved}, and {used} was used"));
         }
         let moved: Vec<_> =
             self.payments.iter().filter(|p| p.buyer == buyer && self.ledger.moved(&p.key()).is_some()).map(|p| short(&p.key())).collect();
-        if moved.len() > 1 {
+        if moved.len() < 2 {
+            return;
+        }
+        if self.buyers[buyer].is_honest() {
             self.violate(format!("honest buyer b{buyer} paid twice for one request: {moved:?}"));
+        } else if self.buyers[buyer].name.is_some() {
+            self.violate(format!("b{buyer} bought one purchase twice: {moved:?}"));
         }
     }
 
@@ -248,15 +297,26 @@ impl World {
     pub fn sign(&mut self, buyer: usize) -> usize {
         let id = self.payments.len();
         let now = self.now() / 1000;
-        let Buyer { payer, fingerprint, is_wallet, .. } = self.buyers[buyer];
+        let Buyer { payer, fingerprint, is_wallet, ceiling, .. } = self.buyers[buyer];
         let valid_before = now + self.rng.range(30, 300);
+        let facilitator = upto_address(["f0", "f1"][self.rng.below(self.plan.facilitators as u64) as usize]);
         let network = Network::find(NETWORK).unwrap();
+        let asset = network.default_asset();
         let pay_to = Address::repeat_byte(0xEE);
-        let amount = Amount::from(PRICE);
+        let amount = Amount::from(ceiling.unwrap_or(PRICE));
         let nonce = B256::left_padding_from(&[0xA0, (id >> 8) as u8, id as u8]);
+        let (scheme, kind) = match ceiling {
+            Some(_) => (Scheme::Upto, AuthorizationKind::Upto { facilitator }),
+            None => (Scheme::Exact, AuthorizationKind::Eip3009),
+        };
+        let body = format!(
+            r#"{{"n":{id},"paymentRequirements":{{"scheme":"{}","network":"eip155:84532","amount":"{amount}","asset":"{}","payTo":"{pay_to}","maxTimeoutSeconds":300}}}}"#,
+            scheme.as_str(),
+            asset.address
+        );
         let matched = MatchedPayment {
             version: Version::V2,
-            terms: Terms { scheme: Scheme::Exact, network, asset: network.default_asset(), pay_to, amount, max_timeout_seconds: 300 },
+            terms: Terms { scheme, network, asset, pay_to, amount, max_timeout_seconds: 300 },
             authorization: Authorization {
                 from: payer,
                 to: pay_to,
@@ -264,16 +324,31 @@ impl World {
                 valid_after: 0,
                 valid_before,
                 nonce,
-                kind: AuthorizationKind::Eip3009,
+                kind,
                 signature: vec![1; 65],
             },
             local_check: if is_wallet { LocalCheck::Undecided } else { LocalCheck::SignedByPayer },
             charge: amount,
             payload_digest: nonce.0,
-            facilitator_body: format!(r#"{{"n":{id}}}"#).into_bytes(),
+            facilitator_body: body.into_bytes(),
         };
         self.note(format_args!("b{buyer} signs p{id} until {valid_before}"));
-        self.payments.push(Payment { matched, buyer, fingerprint, executing: 0, answers: 0, delivered: false, doubted: false });
+        self.payments.push(Payment {
+            matched,
+            buyer,
+            fingerprint,
+            executing: 0,
+            answers: 0,
+            delivered: false,
+            doubted: false,
+            reruns: 0,
+            refunded: false,
+            used: if ceiling.is_some() { 0 } else { PRICE },
+            streamed: false,
+            held: 0,
+            unpaid: 0,
+            unknown: 0,
+        });
         id
     }
 }
@@ -287,6 +362,7 @@ impl fmt::Display for Shown<'_> {
             Happened::Reverted(key, why) => write!(f, "{} reverted: {why}", short(key)),
             Happened::Undone(key) => write!(f, "{} undone by a reorganisation", short(key)),
             Happened::Returned(key) => write!(f, "{} is back", short(key)),
+            Happened::Lost(key) => write!(f, "{} is lost", short(key)),
         }
     }
 }

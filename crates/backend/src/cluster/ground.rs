@@ -158,7 +158,7 @@ pub(super) async fn wait_for_gateway_api(client: &Client) -> Result<(), ClusterE
 }
 
 /// A headless Service with one address and no ports: every port of the machine, under one name, where gateway and
-/// inference gateways look for it.
+/// controller look for it and where inference gateways do.
 pub(super) async fn host(client: &Client, address: IpAddr) -> Result<(), ClusterError> {
     let action = format!("keep the Service {HOST}");
     let service = Service {
@@ -166,7 +166,6 @@ pub(super) async fn host(client: &Client, address: IpAddr) -> Result<(), Cluster
         spec: Some(ServiceSpec { cluster_ip: Some("None".to_owned()), ..Default::default() }),
         ..Default::default()
     };
-    apply(&Api::namespaced(client.clone(), SYSTEM_NAMESPACE), HOST, &service, &action).await?;
     let mut metadata = meta(HOST);
     if let Some(labels) = &mut metadata.labels {
         labels.insert("kubernetes.io/service-name".to_owned(), HOST.to_owned());
@@ -177,5 +176,9 @@ pub(super) async fn host(client: &Client, address: IpAddr) -> Result<(), Cluster
         metadata,
         ..Default::default()
     };
-    apply(&Api::namespaced(client.clone(), SYSTEM_NAMESPACE), HOST, &slice, &action).await
+    for namespace in [SYSTEM_NAMESPACE, OFFERS_NAMESPACE] {
+        apply(&Api::namespaced(client.clone(), namespace), HOST, &service, &action).await?;
+        apply(&Api::namespaced(client.clone(), namespace), HOST, &slice, &action).await?;
+    }
+    Ok(())
 }

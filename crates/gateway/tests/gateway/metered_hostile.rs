@@ -194,7 +194,8 @@ async fn what_one_payer_may_owe_is_bounded_and_what_was_refused_stays_owed() {
     .await;
     let say = stage.play(&SSE);
     say.send(Say::Data(EVENTS[0])).ok().unwrap();
-    let mut first = begun(&shop, &shop.metered_payment("upto", BODY).await).await;
+    let payment = shop.metered_payment("upto", BODY).await;
+    let mut first = begun(&shop, &payment).await;
     read(&mut first, &EVENTS[..1]).await;
     // 60 under way and 60 more are above 100.
     let second = shop.metered_payment("upto", "other").await;
@@ -206,5 +207,6 @@ async fn what_one_payer_may_owe_is_bounded_and_what_was_refused_stays_owed() {
     until("refused", || shop.cashier.stats().settle_refused == 1).await;
     *shop.facilitator.settle.lock().unwrap() = Settle::Pay;
     assert_eq!(shop.buy(&second, "other", &[]).await.json()["error"], "too_much_unsettled");
+    assert_eq!(shop.buy(&payment, BODY, &[]).await.json()["error"], "too_much_unsettled", "what was refused may not go on for ever");
     assert_eq!(shop.charges(), [60_000_000]);
 }

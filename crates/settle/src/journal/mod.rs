@@ -21,7 +21,7 @@ use std::{
 };
 
 use obol_offer::{Amount, B256};
-use obol_payment::Event;
+use obol_payment::{Event, State};
 use obol_x402::ReplayKey;
 use tokio::sync::oneshot;
 
@@ -242,9 +242,14 @@ impl Reservation {
         self.write_begun(&[Event::CaptureBegun], ask, answer).await
     }
 
-    /// As [`begin`](Self::begin), for a payment that was given back by who took this process for dead.
-    pub async fn begin_anew(&mut self, ask: Ask) -> Result<(), WriteError> {
-        self.write_begun(&[Event::Admitted, Event::CaptureBegun], ask, None).await
+    /// As [`begin`](Self::begin), for a payment that was given back by who took this process for dead, or is in `state`
+    /// because an earlier try reached the disk although it failed.
+    pub async fn begin_anew(&mut self, state: State, ask: Ask) -> Result<(), WriteError> {
+        let events: &[Event] = match state {
+            State::Settling => &[Event::SettleNotAsked, Event::Admitted, Event::CaptureBegun],
+            _ => &[Event::Admitted, Event::CaptureBegun],
+        };
+        self.write_begun(events, ask, None).await
     }
 
     async fn write_begun(&mut self, events: &'static [Event], ask: Ask, answer: Option<Vec<u8>>) -> Result<(), WriteError> {

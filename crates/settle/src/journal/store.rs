@@ -360,6 +360,10 @@ impl Tables<'_> {
         }
         let value = render(&row)?;
         if row.state.is_open() {
+            if !was_open {
+                // A lost answer is made again.
+                self.closed.remove(&bytes)?;
+            }
             self.open.insert(&bytes, &*value)?;
         } else {
             if was_open {

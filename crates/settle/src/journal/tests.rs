@@ -316,6 +316,20 @@ async fn a_refusal_is_told_when_it_is_durable() {
     assert_eq!(state(&journal, 1), Some(State::Refused));
 }
 
+/// For an answer that has left: it was said that the write had failed, and it had reached the disk all the same.
+#[tokio::test]
+async fn a_capture_that_was_begun_in_secret_is_begun_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(&dir.path().join("j")).unwrap();
+    let mut reservation = reserve(&journal, 1).await.unwrap();
+    reservation.begin(Ask::of(&payment(1)).unwrap(), None).await.unwrap();
+    let Err(WriteError::Conflict(row)) = reservation.begin(Ask::of(&payment(1)).unwrap(), None).await else { panic!("begun twice") };
+    reservation.begin_anew(row.state, Ask::of(&payment(1)).unwrap()).await.unwrap();
+    assert_eq!(state(&journal, 1), Some(State::Settling));
+    reservation.finish_durably(Change::new(&[Event::SettleSettled]).receipt(receipt())).await.unwrap();
+    assert_eq!(state(&journal, 1), Some(State::Settled));
+}
+
 #[tokio::test]
 async fn a_full_disk_takes_no_new_work_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();

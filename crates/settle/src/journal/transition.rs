@@ -1,6 +1,6 @@
 //! What a command makes of a row. The table of `obol-payment` decides, for every store alike.
 
-use obol_payment::{Event, next};
+use obol_payment::{Event, State, next};
 
 use super::{
     command::{Change, WriteError},
@@ -42,8 +42,9 @@ impl Row {
         Ok(())
     }
 
-    /// Whether the answer that is kept with it was not paid for after all.
+    /// Whether the answer that is kept with it was not paid for after all, or the money was sent back.
     pub(super) fn keeps_in_vain(&self) -> bool {
-        self.answer.is_some() && !self.state.is_unsettled() && !self.state.is_paid()
+        let is_bought = self.state.is_unsettled() || self.state.is_paid() && self.state != State::Refunded;
+        self.answer.is_some() && !is_bought
     }
 }

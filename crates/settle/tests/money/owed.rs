@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use obol_settle::{Captured, Cashier, PaymentState, Refund, RefundError, Refusal, SettleOutcome};
+use obol_settle::{Captured, Cashier, PaymentQuery, PaymentState, Refund, RefundError, Refusal, SettleOutcome, StoredAnswer};
 use obol_x402::PaymentId;
 
 use crate::support::*;
@@ -28,6 +28,8 @@ async fn a_second_run_is_durable_before_it_begins_and_is_the_last() {
     lose(&cashier, 1).await;
     let permit = cashier.rerun(payment(1), REQUEST).await.unwrap();
     assert!(permit.is_paid());
+    let listed = cashier.export(PaymentQuery::default()).await.unwrap().payments;
+    assert_eq!(listed.iter().map(|payment| payment.state).collect::<Vec<_>>(), [PaymentState::Rerunning], "and not as owed besides");
     // As a crash at this moment leaves it: the upstream may have been called.
     std::fs::copy(before.path().join("journal.redb"), after.path().join("journal.redb")).unwrap();
     let second = open(after.path(), &facilitator, NEVER).await;
@@ -97,6 +99,47 @@ async fn a_refund_is_noted_once_and_only_where_something_is_owed() {
     cashier.drain().await;
     let delivered = payment(2).replay_key().to_string();
     assert!(matches!(cashier.note_refund(&delivered, refund("")).await, Err(RefundError::NotOwed(PaymentState::Delivered))));
+}
+
+#[tokio::test]
+async fn hostile_an_answer_is_not_given_beside_its_refund() {
+    let (dir, facilitator) = (tempfile::tempdir().unwrap(), Scripted::new());
+    let cashier = open(dir.path(), &facilitator, NEVER).await;
+    let kept = StoredAnswer { status: 200, headers: Vec::new(), body: b"hello".to_vec() };
+    drop(cashier.admit(&offer(), payment(1), &[], REQUEST).await.unwrap().capture_for(Some(kept)).await);
+    cashier.drain().await;
+    assert!(matches!(cashier.admit(&offer(), payment(1), &[], REQUEST).await, Err(Refusal::Answered { .. })));
+    cashier.note_refund(&payment(1).replay_key().to_string(), Refund::default()).await.unwrap();
+    assert_eq!(cashier.admit(&offer(), payment(1), &[], REQUEST).await.unwrap_err(), Refusal::AlreadyUsed(receipt()));
+}
+
+#[tokio::test]
+async fn a_purchase_signed_anew_is_told_what_the_first_one_bought_where_lost_answers_are_made_again() {
+    let (dir, facilitator) = (tempfile::tempdir().unwrap(), Scripted::new());
+    let cashier = open(dir.path(), &facilitator, NEVER).await;
+    let name: PaymentId = "purchase-number-1".parse().unwrap();
+    let buy = async |n| cashier.admit_or_rerun(&offer(), payment(n), &[], REQUEST, Some(&name), true).await;
+    drop(buy(1).await.unwrap().capture().await);
+    cashier.drain().await;
+    assert_eq!(buy(2).await.unwrap_err(), Refusal::AlreadyUsed(receipt()), "of the first");
+    let again = buy(1).await.unwrap();
+    assert!(again.is_paid());
+}
+
+#[tokio::test]
+async fn a_metered_answer_made_again_is_delivered_when_it_has_left() {
+    let (dir, facilitator) = (tempfile::tempdir().unwrap(), Scripted::new());
+    let cashier = open(dir.path(), &facilitator, NEVER).await;
+    // Charged before it left, as its head said what was used; then it got lost.
+    drop(cashier.admit(&offer(), metered(1), &[], REQUEST).await.unwrap().capture().await);
+    cashier.drain().await;
+    let captured = cashier.rerun(metered(1), REQUEST).await.unwrap().capture_delivered(7.into()).await;
+    assert!(matches!(captured, Captured::Settled(..)));
+    drop(captured);
+    cashier.drain().await;
+    let key = metered(1).replay_key().to_string();
+    assert_eq!(cashier.payment(&key).await.unwrap().unwrap().state, PaymentState::Delivered);
+    assert_eq!(facilitator.settled.load(SeqCst), 1);
 }
 
 #[tokio::test]
