@@ -32,6 +32,7 @@ pub use error::ClusterError;
 pub use observe::{ClusterStatus, Workload};
 pub use pass::{PassReport, ReleaseChange, ReleaseOutcome, ReleasePlan, Timing};
 pub use remove::Removed;
+pub use secrets::SecretPlan;
 
 use helmfile::Target;
 

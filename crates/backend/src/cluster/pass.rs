@@ -23,7 +23,8 @@ use super::{
     ground,
     helm::{HelmRelease, releases},
     helmfile::{self, Step},
-    provision, secrets,
+    provision,
+    secrets::{self, SecretPlan},
     tools::Tools,
 };
 
@@ -150,11 +151,11 @@ impl Cluster {
     ///
     /// # Errors
     /// When files or cluster cannot be read.
-    pub async fn plan(&self) -> Result<(Vec<ReleasePlan>, PassReport), ClusterError> {
-        let (tree, report, _) = self.tree().await?;
+    pub async fn plan(&self) -> Result<(Vec<ReleasePlan>, Vec<SecretPlan>, PassReport), ClusterError> {
+        let (tree, report, walk) = self.tree().await?;
         let installed = self.installed(&tree, None).await?;
         let (plans, _) = self.compare(&tree, &installed, self.orphans(&installed)?)?;
-        Ok((plans, report))
+        Ok((plans, secrets::plan(&self.client, &self.config, &walk).await?, report))
     }
 
     /// The tree with its generated files brought up to date.

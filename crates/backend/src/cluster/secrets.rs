@@ -55,8 +55,36 @@ fn key_variable(network: &str) -> String {
     format!("OBOL_FACILITATOR_KEY_{word}")
 }
 
-/// Puts the secrets of gateway and facilitator into the cluster, and has Pods that run with others begin anew.
-pub(super) async fn system(client: &Client, config: &StackConfig, warnings: &mut Vec<Diagnostic>) -> Result<(), ClusterError> {
+/// A Secret that a pass would write, and the keys in it that would get another value, come or go. Never a value.
+#[derive(Clone, Debug, Serialize)]
+pub struct SecretPlan {
+    /// Its namespace.
+    pub namespace: &'static str,
+    /// Its name.
+    pub name: &'static str,
+    /// Its keys.
+    pub keys: Vec<String>,
+}
+
+/// What a pass would write.
+pub(super) async fn plan(client: &Client, config: &StackConfig, walk: &Walk) -> Result<Vec<SecretPlan>, ClusterError> {
+    let [gateway, facilitator] = of_system(client, config).await?;
+    let models = of_models(client, config, walk, &users(walk)).await?;
+    let mut plans = Vec::new();
+    for (namespace, name, wanted) in
+        [(SYSTEM_NAMESPACE, GATEWAY, gateway), (SYSTEM_NAMESPACE, FACILITATOR, facilitator), (OFFERS_NAMESPACE, CREDENTIALS, models)]
+    {
+        let plan = Held::read(client, namespace, name).await?.plan(wanted);
+        let keys: Vec<String> = plan.changed.into_iter().chain(plan.stale).collect();
+        if !keys.is_empty() {
+            plans.push(SecretPlan { namespace, name, keys });
+        }
+    }
+    Ok(plans)
+}
+
+/// What gateway and facilitator want.
+async fn of_system(client: &Client, config: &StackConfig) -> Result<[Wanted; 2], ClusterError> {
     let mut gateway = Wanted::new();
     gateway.extend(config.journal.database().map(|at| (JOURNAL_URL.to_owned(), secret_line(at))));
     let named = config.facilitators.iter().filter_map(|known| Some((credential_variable(&known.url), secret_line(known.secret()?))));
@@ -70,6 +98,12 @@ pub(super) async fn system(client: &Client, config: &StackConfig, warnings: &mut
         let held = held.get(OWN_CREDENTIAL).and_then(|held| String::from_utf8(held.0.clone()).ok()).filter(|held| !held.is_empty());
         facilitator.insert(OWN_CREDENTIAL.to_owned(), Ok(held.unwrap_or_else(fresh)));
     }
+    Ok([gateway, facilitator])
+}
+
+/// Puts the secrets of gateway and facilitator into the cluster, and has Pods that run with others begin anew.
+pub(super) async fn system(client: &Client, config: &StackConfig, warnings: &mut Vec<Diagnostic>) -> Result<(), ClusterError> {
+    let [gateway, facilitator] = of_system(client, config).await?;
     for (name, wanted, deployments) in
         [(GATEWAY, gateway, &["x402-gateway"][..]), (FACILITATOR, facilitator, &["facilitator", "x402-gateway"])]
     {
@@ -99,15 +133,11 @@ fn signing_key(at: SecretRef<'_>) -> Result<String, String> {
     secret_line(at)
 }
 
-/// Puts the keys of model servers into the cluster. Returns the offers whose key is neither here nor there, with
-/// what to tell of them.
-pub(super) async fn credentials(
-    client: &Client,
-    config: &StackConfig,
-    walk: &Walk,
-    warnings: &mut Vec<Diagnostic>,
-) -> Result<Vec<(OfferName, Diagnostic)>, ClusterError> {
-    let mut users: BTreeMap<&str, Vec<(&OfferName, &PathBuf)>> = BTreeMap::new();
+/// Offers by the name that they have for the key of their model server.
+type Users<'a> = BTreeMap<&'a str, Vec<(&'a OfferName, &'a PathBuf)>>;
+
+fn users(walk: &Walk) -> Users<'_> {
+    let mut users = Users::new();
     let offers = walk.slices.iter().filter_map(|slice| Some((slice, &slice.offer.as_ref().ok()?.1)));
     for (slice, offer) in offers {
         let name = offer.model.as_ref().and_then(|model| model.credential.as_deref());
@@ -115,6 +145,11 @@ pub(super) async fn credentials(
             users.entry(name).or_default().push((&slice.name, &slice.file));
         }
     }
+    users
+}
+
+/// What inference gateways want.
+async fn of_models(client: &Client, config: &StackConfig, walk: &Walk, users: &Users<'_>) -> Result<Wanted, ClusterError> {
     let mut wanted: Wanted =
         users.keys().map(|name| ((*name).to_owned(), secret_line(inference::key(name, &config.credentials)))).collect();
     if walk.slices.iter().any(|slice| slice.offer.is_err()) {
@@ -124,6 +159,19 @@ pub(super) async fn credentials(
             wanted.entry(key).or_insert_with(|| Err(String::new()));
         }
     }
+    Ok(wanted)
+}
+
+/// Puts the keys of model servers into the cluster. Returns the offers whose key is neither here nor there, with
+/// what to tell of them.
+pub(super) async fn credentials(
+    client: &Client,
+    config: &StackConfig,
+    walk: &Walk,
+    warnings: &mut Vec<Diagnostic>,
+) -> Result<Vec<(OfferName, Diagnostic)>, ClusterError> {
+    let users = users(walk);
+    let wanted = of_models(client, config, walk, &users).await?;
     let Some(kept) = keep(client, OFFERS_NAMESPACE, CREDENTIALS, wanted).await? else { return Ok(Vec::new()) };
     warnings.extend(kept.unread.iter().filter(|(key, _)| users.contains_key(key.as_str())).map(|(key, cause)| unread(key, cause)));
     for (offer, _) in kept.changed.iter().filter_map(|key| users.get(key.as_str())).flatten() {
@@ -159,26 +207,44 @@ async fn get(client: &Client, namespace: &str, name: &str) -> Result<Option<Secr
     api.get_opt(name).await.map_err(refused(format!("read the secret {name}")))
 }
 
+/// A Secret as it is.
+struct Held {
+    found: Option<Secret>,
+    /// Or there is none.
+    is_ours: bool,
+}
+
+impl Held {
+    async fn read(client: &Client, namespace: &str, name: &str) -> Result<Self, ClusterError> {
+        let found = get(client, namespace, name).await?;
+        let by_us = |secret: &Secret| secret.metadata.labels.as_ref().is_some_and(|l| l.get(OURS.0).is_some_and(|by| by == OURS.1));
+        Ok(Self { is_ours: found.as_ref().is_none_or(by_us), found })
+    }
+
+    fn plan(&self, wanted: Wanted) -> Plan {
+        let held = self.found.as_ref().and_then(|secret| secret.data.clone()).unwrap_or_default();
+        Plan::of(wanted, &held, self.is_ours)
+    }
+}
+
 /// Makes a Secret hold these values, and nothing else of ours; `None` when there is none and none is needed.
 async fn keep(client: &Client, namespace: &str, name: &str, wanted: Wanted) -> Result<Option<Kept>, ClusterError> {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let action = || format!("keep the secret {name}");
-    let found = get(client, namespace, name).await?;
-    let is_ours =
-        found.as_ref().is_none_or(|secret| secret.metadata.labels.as_ref().is_some_and(|l| l.get(OURS.0).is_some_and(|by| by == OURS.1)));
-    let held = found.as_ref().and_then(|secret| secret.data.clone()).unwrap_or_default();
-    let plan = Plan::of(wanted, &held, is_ours);
+    let held = Held::read(client, namespace, name).await?;
+    let (plan, is_ours, found) = (held.plan(wanted), held.is_ours, held.found);
     let version = |secret: &Secret| secret.metadata.resource_version.clone().unwrap_or_default();
+    let is_due = plan.is_due();
     let mut kept = Kept { changed: plan.changed, unread: plan.unread, lacking: plan.lacking, version: String::new() };
     if plan.data.is_empty() {
         let Some(found) = found else { return Ok((!kept.lacking.is_empty()).then_some(kept)) };
-        if is_ours && plan.is_due {
+        if is_ours && is_due {
             api.delete(name, &DeleteParams::default()).await.map_err(refused(action()))?;
         }
         kept.version = version(&found);
         return Ok(Some(kept));
     }
-    if plan.is_due {
+    if is_due {
         let metadata = if is_ours { ground::meta(name) } else { ObjectMeta { name: Some(name.to_owned()), ..Default::default() } };
         let secret = Secret { metadata, data: Some(plan.data), ..Default::default() };
         let params = PatchParams::apply(MANAGER).force();
@@ -196,8 +262,8 @@ struct Plan {
     changed: Vec<String>,
     unread: Vec<(String, String)>,
     lacking: Vec<(String, String)>,
-    /// Whether it must be written.
-    is_due: bool,
+    /// Keys that nobody wants any more.
+    stale: Vec<String>,
 }
 
 impl Plan {
@@ -223,9 +289,13 @@ impl Plan {
                 (Err(cause), None) => plan.lacking.push((key, cause)),
             }
         }
-        let has_stale = is_ours && held.keys().any(|key| !known.contains(key));
-        plan.is_due = !plan.changed.is_empty() || has_stale;
+        plan.stale = held.keys().filter(|key| is_ours && !known.contains(key)).cloned().collect();
         plan
+    }
+
+    /// Whether it must be written.
+    const fn is_due(&self) -> bool {
+        !self.changed.is_empty() || !self.stale.is_empty()
     }
 }
 
@@ -263,19 +333,19 @@ mod tests {
         assert_eq!(plan.data, BTreeMap::from([("a".to_owned(), bytes("1")), ("b".to_owned(), bytes("2"))]));
         assert_eq!(plan.unread, [("b".to_owned(), "no file".to_owned())]);
         assert_eq!(plan.lacking, [("c".to_owned(), "no variable".to_owned())]);
-        assert!(plan.changed.is_empty() && plan.is_due, "only the stale one goes");
+        assert!(plan.changed.is_empty() && plan.stale == ["stale"], "only the stale one goes");
 
         let plan = Plan::of(wanted(&[("a", Ok("1")), ("b", Ok("2")), ("stale", Ok("3"))]), &held, true);
-        assert!(!plan.is_due, "nothing is written when everything is as it should be");
+        assert!(!plan.is_due(), "nothing is written when everything is as it should be");
         let plan = Plan::of(wanted(&[("a", Ok("other"))]), &held, true);
-        assert_eq!((plan.changed.as_slice(), plan.is_due), (&["a".to_owned()][..], true));
+        assert_eq!((plan.changed.as_slice(), plan.is_due()), (&["a".to_owned()][..], true));
     }
 
     #[test]
     fn a_secret_that_somebody_else_made_keeps_what_he_put_there() {
         let held = BTreeMap::from([("theirs".to_owned(), bytes("1"))]);
         let plan = Plan::of(wanted(&[("theirs", Err("no variable"))]), &held, false);
-        assert!(plan.data.is_empty() && !plan.is_due && plan.lacking.is_empty());
+        assert!(plan.data.is_empty() && !plan.is_due() && plan.lacking.is_empty());
         let plan = Plan::of(wanted(&[("theirs", Err("no variable")), ("ours", Ok("2"))]), &held, false);
         assert_eq!(plan.data, BTreeMap::from([("ours".to_owned(), bytes("2"))]), "only ours is applied");
     }

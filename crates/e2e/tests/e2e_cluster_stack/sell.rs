@@ -132,7 +132,10 @@ async fn sell_a_model(shop: &mut Shop) {
     };
     let before = generation(shop);
     fs_err::write(&file, "another").expect("a file");
+    let diff = shop.stack.ok(&["diff"]);
+    assert!(diff.contains("~ secret obol-offers/obol-credentials: LLAMA_KEY") && !diff.contains("another"), "{diff}");
     shop.stack.ok(&["stack", "up"]);
+    assert!(!shop.stack.ok(&["diff"]).contains("secret"), "what a pass has written differs no more");
     assert!(generation(shop) > before, "the Deployment is rolled out");
     shop.timed("sell delete of the model", &["sell", "delete", "chat", "--yes"]);
     shop.cluster.wait("obol-offers", "deployment/chat-inference", "delete", Duration::from_secs(60));
