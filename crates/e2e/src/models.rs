@@ -48,6 +48,8 @@ impl ModelServer {
         let at = free_address();
         let mut command = Command::new(part("llama/llama-server"));
         command.arg("-m").arg(part("llama/tiny.gguf")).args(["--alias", MODEL, "--host", "127.0.0.1", "--port", &at.port().to_string()]);
+        // A model of random weights would now and then end its answer before it is told to.
+        command.arg("--ignore-eos");
         // Four at once, with 512 tokens each; one thread, for two cores have more to do.
         command.args(["-np", "4", "-c", "2048", "-t", "1", "--jinja", "--no-warmup", "--embeddings", "--pooling", "mean"]).args(more);
         Self::ready("llama-server", command, at, "/health", None).await

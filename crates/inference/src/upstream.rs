@@ -104,7 +104,15 @@ impl Upstream {
             }
         }
         let request = request.body(Full::new(body)).map_err(|error| UpstreamError::Unreachable(error.to_string()))?;
-        match tokio::time::timeout(patience, self.client.request(request)).await {
+        let asked = async {
+            match self.client.request(request.clone()).await {
+                // Servers close a connection that was kept (llama.cpp: after 100 requests), at times in the very
+                // moment in which it is used again. No byte of an answer came, and to ask again leaves no trace.
+                Err(error) if is_cut(&error) => self.client.request(request).await,
+                answer => answer,
+            }
+        };
+        match tokio::time::timeout(patience, asked).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) if error.is_connect() => Err(UpstreamError::Unreachable(root_cause(&error))),
             Ok(Err(error)) => Err(UpstreamError::Broken(root_cause(&error))),
@@ -127,6 +135,12 @@ impl Upstream {
     }
 }
 
+/// Whether the connection was closed before any answer.
+fn is_cut(error: &hyper_util::client::legacy::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<hyper::Error>());
+    cause.is_some_and(hyper::Error::is_incomplete_message)
+}
+
 /// The innermost error: "client error (Connect)" helps nobody.
 fn root_cause(error: &dyn Error) -> String {
     let mut error = error;
@@ -134,4 +148,59 @@ fn root_cause(error: &dyn Error) -> String {
         error = source;
     }
     error.to_string().chars().take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// A server that answers so many requests on each connection in turn, and closes it when the next one is there;
+    /// how many requests came is told at the end.
+    async fn server(answers: &'static [usize]) -> (Upstream, tokio::task::JoinHandle<usize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url: Url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let served = tokio::spawn(async move {
+            let mut came = 0;
+            for &left in answers {
+                let (mut connection, _) = listener.accept().await.unwrap();
+                for number in 0..=left {
+                    let mut head = Vec::new();
+                    while !head.ends_with(b"\r\n\r\n{}") {
+                        head.push(connection.read_u8().await.unwrap());
+                    }
+                    came += 1;
+                    if number < left {
+                        connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await.unwrap();
+                    }
+                }
+            }
+            came
+        });
+        (Upstream::new(&url, None).unwrap(), served)
+    }
+
+    async fn ask(upstream: &Upstream) -> Result<u16, UpstreamError> {
+        let body = Bytes::from_static(b"{}");
+        upstream.question(Method::POST, "/v1/completions", body, Duration::from_secs(10)).await.map(|(status, _)| status)
+    }
+
+    #[tokio::test]
+    async fn a_kept_connection_that_is_closed_when_it_is_used_costs_nobody_an_answer() {
+        let (upstream, served) = server(&[1, 1]).await;
+        assert_eq!((ask(&upstream).await, ask(&upstream).await), (Ok(200), Ok(200)));
+        drop(upstream);
+        served.abort();
+    }
+
+    #[tokio::test]
+    async fn a_server_that_always_breaks_off_is_asked_twice() {
+        let (upstream, served) = server(&[0, 0]).await;
+        assert!(matches!(ask(&upstream).await, Err(UpstreamError::Broken(_))));
+        assert_eq!(served.await.unwrap(), 2);
+    }
 }
