@@ -1,12 +1,14 @@
 //! Facilitators that we did not write, and ours as a role of its own.
 
-use std::{fmt, process::Command, time::Duration};
+use std::{fmt, process::Command, sync::Arc, time::Duration};
 
+use alloy_primitives::Address;
+use obol_chain::{Chain, ChainConfig, SelfFacilitator, SettleConfig, SigningKey};
 use tempfile::TempDir;
 
 use crate::{
-    anvil::{KEYS, WALLET_FACTORY},
-    obol_binary, part,
+    anvil::{Anvil, KEYS, WALLET_FACTORY},
+    forge, obol_binary, part,
     process::Process,
 };
 
@@ -136,4 +138,27 @@ fn run(folder: &TempDir, key: &str, credential: Option<&str>, at: [&str; 2]) -> 
     };
     let (listen, admin) = (told("listen"), told("admin"));
     (process, listen, admin)
+}
+
+/// Our own reading of a chain.
+///
+/// # Panics
+/// When its URL is none.
+pub fn chain(anvil: &Anvil) -> Arc<Chain> {
+    let network = forge::terms(Address::ZERO, 1).network;
+    Arc::new(Chain::new(ChainConfig::new(network, vec![anvil.url.parse().expect("a URL")])).expect("a node"))
+}
+
+/// Our own facilitator in this process, with a key for gas; it looks often, for blocks come at once.
+///
+/// # Panics
+/// When the key is none.
+pub fn in_process(anvil: &Anvil, key: &str) -> SelfFacilitator {
+    let config = SettleConfig {
+        patience: Duration::from_secs(20),
+        poll_first: Duration::from_millis(50),
+        poll_longest: Duration::from_millis(200),
+        ..SettleConfig::default()
+    };
+    SelfFacilitator::new(chain(anvil), SigningKey::parse(key).expect("a key"), config)
 }

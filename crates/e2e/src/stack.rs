@@ -93,14 +93,23 @@ impl Stack {
         self.program(obol_binary())
     }
 
-    /// Runs a line of a shell as somebody would who has this stack and `obol` on the PATH.
+    /// A line of a shell, not started, as somebody would type it who has this stack and `obol` on the PATH.
+    ///
+    /// # Panics
+    /// When there is no binary.
+    pub fn line(&self, line: &str) -> Command {
+        let mut shell = self.program("bash");
+        let binaries = obol_binary().parent().expect("the binary is in a folder").display().to_string();
+        shell.args(["-euo", "pipefail", "-c", &format!("PATH={binaries}:$PATH; {line}")]).current_dir(self.folder.path());
+        shell
+    }
+
+    /// Runs a [line](Self::line).
     ///
     /// # Panics
     /// When it fails.
     pub fn shell(&self, line: &str) {
-        let mut shell = self.program("bash");
-        let binaries = obol_binary().parent().expect("the binary is in a folder").display().to_string();
-        let output = shell.args(["-euo", "pipefail", "-c", &format!("PATH={binaries}:$PATH; {line}")]).output().expect("bash starts");
+        let output = self.line(line).output().expect("bash starts");
         let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "`{line}` failed ({}):\n{out}\n{error}", output.status);
     }

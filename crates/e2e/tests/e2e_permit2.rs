@@ -1,15 +1,14 @@
 //! Payments by Permit2, `exact` and `upto`, up to the money moving on a real EVM node: with clients and a
 //! facilitator that we did not write, and with our own, on our stand-in for Permit2 and on the deployed code.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use alloy_primitives::{Address, B256, U256};
 use alloy_sol_types::{SolCall, sol};
-use obol_chain::{Chain, ChainConfig, SelfFacilitator, SettleConfig, SigningKey};
 use obol_e2e::{
     anvil::{Anvil, KEYS, USDC},
     buyers::Buyer,
-    facilitators::{Facilitator as Remote, Maker},
+    facilitators::{Facilitator as Remote, Maker, chain, in_process},
     forge, http,
     stack::Stack,
     upstream::Upstream,
@@ -52,21 +51,6 @@ async fn payment(anvil: &Anvil, scheme: Scheme, payee: Address, facilitator: Add
     let matched = match_payment(&payment, &quote, "http://127.0.0.1/services/x", now, |_| true).expect("it matches");
     assert_eq!(matched.local_check, LocalCheck::SignedByPayer);
     matched
-}
-
-fn chain(anvil: &Anvil) -> Arc<Chain> {
-    let network = forge::terms(Address::ZERO, 1).network;
-    Arc::new(Chain::new(ChainConfig::new(network, vec![anvil.url.parse().expect("a URL")])).expect("a node"))
-}
-
-fn facilitator(anvil: &Anvil) -> SelfFacilitator {
-    let config = SettleConfig {
-        patience: Duration::from_secs(20),
-        poll_first: Duration::from_millis(50),
-        poll_longest: Duration::from_millis(200),
-        ..SettleConfig::default()
-    };
-    SelfFacilitator::new(chain(anvil), SigningKey::parse(GAS).expect("a key"), config)
 }
 
 /// A chain on which the payer has let Permit2 spend.
@@ -132,7 +116,7 @@ async fn a_facilitator_that_we_did_not_write_settles_what_was_used() {
 async fn our_own_facilitator_settles_what_was_used_and_tells_the_same_when_asked_again() {
     for deployed in [false, true] {
         let anvil = anvil(deployed).await;
-        let us = facilitator(&anvil);
+        let us = in_process(&anvil, GAS);
         assert_eq!(us.upto(us.chain().network()), Some(us.address()));
         for (scheme, used) in CASES {
             let payee = forge::fresh_address();
@@ -144,7 +128,7 @@ async fn our_own_facilitator_settles_what_was_used_and_tells_the_same_when_asked
             assert_eq!((receipt.payer, receipt.amount), (forge::address(PAYER), used.into()));
             assert_eq!(anvil.balance(payee).await, used, "{scheme:?}, deployed {deployed}");
             // After a crash there is nothing but the chain.
-            assert_eq!(facilitator(&anvil).settle(&payment).await, outcome);
+            assert_eq!(in_process(&anvil, GAS).settle(&payment).await, outcome);
             assert_eq!(anvil.balance(payee).await, used);
             assert_eq!(us.verify(&payment).await, VerifyOutcome::Invalid { reason: "permit2_invalid_nonce".into() });
         }
@@ -159,7 +143,7 @@ async fn sent(anvil: &Anvil) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_used_is_no_transaction() {
     let anvil = anvil(false).await;
-    let us = facilitator(&anvil);
+    let us = in_process(&anvil, GAS);
     let before = sent(&anvil).await;
     let payment = payment(&anvil, Scheme::Upto, forge::fresh_address(), us.address()).await;
     let outcome = us.settle(&charge(&payment, 0)).await;
@@ -172,7 +156,7 @@ async fn nothing_used_is_no_transaction() {
 async fn what_the_contracts_refuse_is_refused_before_it_costs_gas() {
     for deployed in [false, true] {
         let anvil = anvil(deployed).await;
-        let us = facilitator(&anvil);
+        let us = in_process(&anvil, GAS);
         let before = sent(&anvil).await;
         let good = payment(&anvil, Scheme::Upto, forge::fresh_address(), us.address()).await;
         let elsewhere = payment(&anvil, Scheme::Upto, forge::fresh_address(), USDC).await;
@@ -214,7 +198,7 @@ async fn what_the_contracts_refuse_is_refused_before_it_costs_gas() {
 async fn the_chain_tells_payments_of_one_payer_apart() {
     for deployed in [false, true] {
         let anvil = anvil(deployed).await;
-        let (us, chain, payee) = (facilitator(&anvil), chain(&anvil), forge::fresh_address());
+        let (us, chain, payee) = (in_process(&anvil, GAS), chain(&anvil), forge::fresh_address());
         let since = anvil.now().await;
         let mut settled = Vec::new();
         for scheme in [Scheme::Upto, Scheme::Exact, Scheme::Upto] {

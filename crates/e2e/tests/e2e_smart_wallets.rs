@@ -1,15 +1,15 @@
 //! Smart wallets that are not deployed yet (ERC-6492): a real EVM node, the real Multicall3, a wallet that
 //! checks its owner's signature. Paying deploys them, and whatever a buyer names as a factory costs us nothing.
 
-use std::{process::Command, sync::Arc, time::Duration};
+use std::{process::Command, time::Duration};
 
 use alloy_primitives::{Address, B256, Bytes, U256, address, hex};
 use alloy_sol_types::{SolCall, SolValue, sol};
-use obol_chain::{Chain, ChainConfig, SelfFacilitator, SettleConfig, SigningKey};
+use obol_chain::SelfFacilitator;
 use obol_e2e::{
     anvil::{Anvil, KEYS, MULTICALL3, USDC, WALLET_FACTORY as FACTORY},
     buyers,
-    facilitators::{Facilitator as Remote, Maker, Role},
+    facilitators::{Facilitator as Remote, Maker, Role, chain, in_process},
     forge, http, part,
     stack::Stack,
     upstream::Upstream,
@@ -57,21 +57,6 @@ async fn anvil() -> Anvil {
     anvil.place("SmartWalletFactory", FACTORY).await;
     anvil.place("HostileFactory", HOSTILE).await;
     anvil
-}
-
-fn chain(anvil: &Anvil) -> Arc<Chain> {
-    let network = forge::terms(Address::ZERO, 1).network;
-    Arc::new(Chain::new(ChainConfig::new(network, vec![anvil.url.parse().expect("a URL")])).expect("a node"))
-}
-
-fn facilitator(anvil: &Anvil) -> SelfFacilitator {
-    let config = SettleConfig {
-        patience: Duration::from_secs(20),
-        poll_first: Duration::from_millis(50),
-        poll_longest: Duration::from_millis(200),
-        ..SettleConfig::default()
-    };
-    SelfFacilitator::new(chain(anvil), SigningKey::parse(GAS).expect("a key"), config)
 }
 
 /// A wallet that its owner has had somebody send money to, and that is not deployed.
@@ -163,7 +148,7 @@ async fn settled_by(anvil: &Anvil, outcome: &SettleOutcome, payer: Address) -> A
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wallet_is_deployed_by_what_it_pays_and_pays_again() {
     let anvil = anvil().await;
-    let (us, chain, payee) = (facilitator(&anvil), chain(&anvil), forge::fresh_address());
+    let (us, chain, payee) = (in_process(&anvil, GAS), chain(&anvil), forge::fresh_address());
     let (wallet, since) = (Wallet::new(&anvil, 10 * PRICE).await, anvil.now().await);
 
     let first = payment(&anvil, payee, &wallet, |signature| wallet.wrap(signature)).await;
@@ -177,7 +162,7 @@ async fn a_wallet_is_deployed_by_what_it_pays_and_pays_again() {
     assert_eq!(anvil.balance(payee).await, U256::from(PRICE));
     // Asked again, after a crash too, it tells the same; so does the chain.
     assert_eq!(us.settle(&first).await, outcome);
-    assert_eq!(facilitator(&anvil).settle(&first).await, outcome);
+    assert_eq!(in_process(&anvil, GAS).settle(&first).await, outcome);
     assert_eq!(us.verify(&first).await, VerifyOutcome::Invalid { reason: "invalid_exact_evm_nonce_already_used".into() });
     let SettleOutcome::Settled(receipt) = outcome else { unreachable!("it is settled") };
     let finding = ChainFinding::Settled { transaction: receipt.transaction.clone(), amount: PRICE.into(), is_final: false };
@@ -199,7 +184,7 @@ async fn a_wallet_is_deployed_by_what_it_pays_and_pays_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_payments_of_an_undeployed_wallet_in_one_block_are_both_made() {
     let anvil = anvil().await;
-    let (us, payee, wallet) = (facilitator(&anvil), forge::fresh_address(), Wallet::new(&anvil, 2 * PRICE).await);
+    let (us, payee, wallet) = (in_process(&anvil, GAS), forge::fresh_address(), Wallet::new(&anvil, 2 * PRICE).await);
     let (first, second) = (
         payment(&anvil, payee, &wallet, |signature| wallet.wrap(signature)).await,
         payment(&anvil, payee, &wallet, |signature| wallet.wrap(signature)).await,
@@ -221,7 +206,7 @@ async fn two_payments_of_an_undeployed_wallet_in_one_block_are_both_made() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_needs_no_factory_and_calls_none() {
     let anvil = anvil().await;
-    let (us, payee, payer) = (facilitator(&anvil), forge::fresh_address(), forge::address(FRIEND));
+    let (us, payee, payer) = (in_process(&anvil, GAS), forge::fresh_address(), forge::address(FRIEND));
     let fails = |signature: &[u8]| wrap(HOSTILE, &failCall {}.abi_encode(), signature);
     let payment = payment_by(&anvil, payee, payer, FRIEND, fails).await;
     assert_eq!(us.verify(&payment).await, VerifyOutcome::Valid { payer });
@@ -241,7 +226,7 @@ async fn is_refused(anvil: &Anvil, us: &SelfFacilitator, payment: &MatchedPaymen
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_what_does_not_deploy_the_wallet_that_has_signed_costs_nothing() {
     let anvil = anvil().await;
-    let (us, payee, wallet) = (facilitator(&anvil), forge::fresh_address(), Wallet::new(&anvil, PRICE).await);
+    let (us, payee, wallet) = (in_process(&anvil, GAS), forge::fresh_address(), Wallet::new(&anvil, PRICE).await);
     let other = Wallet::new(&anvil, 0).await;
     let owner = forge::address(OWNER);
     let burn = |writes: u64| {
@@ -293,7 +278,7 @@ async fn victims(anvil: &Anvil, us: Address) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_a_factory_is_never_called_in_our_name() {
     let anvil = anvil().await;
-    let (us, payee, wallet) = (facilitator(&anvil), forge::fresh_address(), Wallet::new(&anvil, PRICE).await);
+    let (us, payee, wallet) = (in_process(&anvil, GAS), forge::fresh_address(), Wallet::new(&anvil, PRICE).await);
     let (ours, thief) = (us.address(), forge::fresh_address());
     let owned = anvil.balance(ours).await;
     assert!(owned >= U256::from(PRICE), "there is something to take");

@@ -210,15 +210,10 @@ impl Pool {
     /// Who settles `upto` payments, as far as it is known now.
     pub fn upto(&self) -> UptoDirectory {
         let mut local = UptoFacilitators::default();
-        for (name, member) in &self.local {
-            let network = networks().iter().find(|network| network.name == *name);
-            network.into_iter().for_each(|network| member.upto(network).into_iter().for_each(|address| local.add(network, address)));
-        }
-        for (name, url) in &self.own {
-            let network = networks().iter().find(|network| network.name == *name);
-            network
-                .into_iter()
-                .for_each(|network| self.remote(url).upto(network).into_iter().for_each(|address| local.add(network, address)));
+        let here = self.local.iter().map(|(name, member)| (name, Arc::clone(member)));
+        for (name, member) in here.chain(self.own.iter().map(|(name, url)| (name, self.remote(url)))) {
+            let Some(network) = Network::find(name) else { continue };
+            member.upto(network).into_iter().for_each(|address| local.add(network, address));
         }
         let bare = |url: &str| url.trim_end_matches('/').to_owned();
         let known = self.remote.read().unwrap_or_else(PoisonError::into_inner);

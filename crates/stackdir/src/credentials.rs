@@ -24,7 +24,7 @@ pub(crate) fn check(credentials: &Credentials) -> Vec<Violation> {
         if SecretRef::parse(reference).is_none() {
             // What is written there may be the key itself.
             let fix = "put the key into a file that only you can read, outside this folder, and write ref+file:///path/to/it";
-            refuse("credential_reference", "no ref+file:// with an absolute path, and no ref+env://", fix);
+            refuse("credential_reference", SecretRef::WANTED, fix);
         }
     }
     found

@@ -54,7 +54,7 @@ pub(crate) fn check(facilitators: &[FacilitatorSettings]) -> Vec<Violation> {
         if settings.secret().is_none() {
             // What is written there may be the credential itself.
             let fix = "put the credential into a file that only you can read, outside this folder, and write ref+file:///path/to/it";
-            refuse("credential", "credential_reference", "no ref+file:// with an absolute path, and no ref+env://", fix);
+            refuse("credential", "credential_reference", SecretRef::WANTED, fix);
         }
     }
     found

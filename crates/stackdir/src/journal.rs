@@ -32,7 +32,7 @@ pub(crate) fn check(journal: &JournalSettings) -> Option<Violation> {
         code: "journal_reference",
         field: "journal.postgres".to_owned(),
         // What is written there may be the URL itself, with its password.
-        message: "no ref+file:// with an absolute path, and no ref+env://".to_owned(),
+        message: SecretRef::WANTED.to_owned(),
         fix: "put the URL of the database into a file that only you can read, outside this folder, and write ref+file:///path/to/it"
             .to_owned(),
     })

@@ -54,6 +54,9 @@ pub enum SecretRef<'a> {
 }
 
 impl<'a> SecretRef<'a> {
+    /// What is wrong with a text that is none. It may be the secret itself, so it is not repeated.
+    pub(crate) const WANTED: &'static str = "no ref+file:// with an absolute path, and no ref+env://";
+
     /// Reads `ref+file:///path`, `ref+env://NAME` or `env:NAME`.
     pub fn parse(text: &'a str) -> Option<Self> {
         let name = |name: &&str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
@@ -112,7 +115,7 @@ pub(crate) fn check(networks: &Networks) -> Vec<Violation> {
         }
         if settings.facilitator_key.is_some() && settings.key().is_none() {
             // What is written there may be the key itself.
-            let message = "no ref+file:// with an absolute path, and no ref+env://".to_owned();
+            let message = SecretRef::WANTED.to_owned();
             let fix = "put the key into a file that only you can read, outside this folder, and write ref+file:///path/to/it";
             refuse(".facilitatorKey".to_owned(), "key_reference", message, fix);
         }

@@ -94,7 +94,7 @@ pub(super) async fn gate(client: &Client) -> Result<(), ClusterError> {
     let secret =
         |value: ByteString| Secret { metadata: meta(name), data: Some(BTreeMap::from([(key.to_owned(), value)])), ..Default::default() };
     let system: Api<Secret> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
-    create(&system, &secret(ByteString(hex_of(rand::random::<[u8; 32]>()).into_bytes())), &action).await?;
+    create(&system, &secret(ByteString(fresh_secret().into_bytes())), &action).await?;
     let held = system.get(name).await.map_err(refused(action.as_str()))?;
     let value = held.data.and_then(|mut data| data.remove(key)).unwrap_or_default();
     let offers: Api<Secret> = Api::namespaced(client.clone(), OFFERS_NAMESPACE);
@@ -105,8 +105,9 @@ pub(super) async fn gate(client: &Client) -> Result<(), ClusterError> {
     apply(&offers, name, &secret(value), &action).await
 }
 
-fn hex_of(bytes: [u8; 32]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// 256 random bits in hex.
+pub(super) fn fresh_secret() -> String {
+    rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 async fn apply<K>(api: &Api<K>, name: &str, object: &K, action: &str) -> Result<(), ClusterError>

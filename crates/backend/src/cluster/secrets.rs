@@ -94,9 +94,8 @@ async fn of_system(client: &Client, config: &StackConfig) -> Result<[Wanted; 2],
     if !facilitator.is_empty() {
         // Made once: what cannot be read is kept.
         let held = get(client, SYSTEM_NAMESPACE, FACILITATOR).await?.and_then(|secret| secret.data).unwrap_or_default();
-        let fresh = || rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
         let held = held.get(OWN_CREDENTIAL).and_then(|held| String::from_utf8(held.0.clone()).ok()).filter(|held| !held.is_empty());
-        facilitator.insert(OWN_CREDENTIAL.to_owned(), Ok(held.unwrap_or_else(fresh)));
+        facilitator.insert(OWN_CREDENTIAL.to_owned(), Ok(held.unwrap_or_else(ground::fresh_secret)));
     }
     Ok([gateway, facilitator])
 }
